@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The everyday commands. What is built, and how, is in meson.build; what the tests are, in tools/run-tests.
+
+BUILD = build
+PREFIX = /usr/local
+SEEDS = 1000
+SEED =
+FUZZ_SECONDS = 60
+export FUZZ_SECONDS
+
+.PHONY: all help setup test test-long demo bench sim mutants soak fuzz fmt check install clean
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+$(BUILD)/build.ninja: setup
+	@test -f $@ || meson setup --prefix=$(PREFIX) $(BUILD)
+
+setup:
+	@packaging/setup
+
+help:
+	@echo 'make             build everything into $(BUILD)/ (installs missing Debian packages first)'
+	@echo 'make setup       install what is missing of packaging/debian-packages.txt, nothing else'
+	@echo 'make demo        an exchange that is killed in mid-flow, again and again, and loses nothing'
+	@echo 'make test        all everyday tests; the last line says how many passed and failed'
+	@echo 'make test-long   planted bugs, sanitizers, coverage, fuzzing, long simulations'
+	@echo 'make bench       benchmarks, side by side with the floors of this machine and other databases'
+	@echo 'make sim         simulate SEEDS=$(SEEDS) seeds; SEED=7 replays one exactly'
+	@echo 'make mutants     check that every planted bug is caught'
+	@echo 'make soak        simulate until stopped'
+	@echo 'make fuzz        fuzz each target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
+	@echo 'make fmt         format all C files'
+	@echo 'make check       format, licences, includes, symbols, clang-tidy, cppcheck'
+	@echo 'make install     install below PREFIX=$(PREFIX) (DESTDIR is respected)'
+	@echo 'make clean       remove all build directories'
+
+test: all
+	@tools/run-tests short
+
+test-long: all
+	@FUZZ_SECONDS=20 tools/run-tests long
+
+demo: all
+	@tools/demo
+
+bench: all
+	@$(BUILD)/shelf bench all
+
+sim: all
+	@$(BUILD)/sim/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+mutants soak check: all
+	@tools/run-tests $@
+
+fuzz: all
+	@tools/run-tests fuzz_time
+
+fmt: setup
+	@tools/check-format --fix
+
+install: all
+	@meson install -C $(BUILD) --no-rebuild
+
+clean:
+	rm -rf build build-asan build-tsan build-coverage build-fuzz

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Places that a test must reach. SOMETIMES(NAME) counts in the simulator's build (SHELF_SIM) that this was reached; a run
+// of many seeds that never reached one fails, because then its checks say nothing about it. INTERLEAVE(NAME) marks a moment
+// in the middle of publishing a record, at which the simulator lets readers look at the image. Both are nothing in the products.
+
+#ifndef SHELF_BASE_SOMETIMES_H
+#define SHELF_BASE_SOMETIMES_H
+
+#include <stdint.h>
+
+// First those that the core reaches, then those that the simulator itself reaches.
+#define SOMETIMES_LIST(X)            \
+    X(LOG_SEGMENT_SWITCH)            \
+    X(LOG_FULL_WAITS_FOR_CHECKPOINT) \
+    X(LOG_NO_SPACE)                  \
+    X(LOG_NO_SPACE_RESUMED)          \
+    X(HINT_WRITTEN)                  \
+    X(CHECKPOINT_BEGUN)              \
+    X(CHECKPOINT_DURABLE)            \
+    X(CHECKPOINT_COPY_ON_WRITE)      \
+    X(CHECKPOINT_COPY_POOL_FULL)     \
+    X(CHECKPOINT_NO_SPACE)           \
+    X(ADMIT_CONFLICT)                \
+    X(ADMIT_CONFLICT_WAITED)         \
+    X(ADMIT_DUPLICATE)               \
+    X(ADMIT_DUPLICATE_WAITED)        \
+    X(ADMIT_OPERATION_ON_OVERLAY)    \
+    X(ADMIT_REFUSED_NO_ROOM)         \
+    X(ADMIT_GROUPED)                 \
+    X(SESSION_OPENED)                \
+    X(SESSION_RESUMED)               \
+    X(SESSION_EXPIRED_IDLE)          \
+    X(SESSION_EXPIRED_ASKED)         \
+    X(SESSION_HOLDER_FENCED)         \
+    X(SESSION_BELOW_WINDOW)          \
+    X(SEQUENCE_FENCED)               \
+    X(REGION_CREATED)                \
+    X(REGION_GROWN)                  \
+    X(REGION_DROPPED)                \
+    X(REGION_NO_SPACE)               \
+    X(RECOVERY_REPLAYED)             \
+    X(RECOVERY_TORN_TAIL_CUT)        \
+    X(RECOVERY_LOG_CORRUPT)          \
+    X(RECOVERY_HINT_AHEAD)           \
+    X(RECOVERY_SUPERBLOCK_COPY_BAD)  \
+    X(RECOVERY_SUPERBLOCK_MIXED)     \
+    X(RECOVERY_CHECKPOINT_CORRUPT)   \
+    X(SIM_CRASH_POWER)               \
+    X(SIM_CRASH_PROCESS)             \
+    X(SIM_CRASH_DURING_CHECKPOINT)   \
+    X(SIM_CRASH_DURING_RECOVERY)     \
+    X(SIM_CRASH_TORN_LOG_WRITE)      \
+    X(SIM_CRASH_LOST_UNSYNCED)       \
+    X(SIM_FAULT_EIO)                 \
+    X(SIM_FAULT_NO_SPACE)            \
+    X(SIM_FAULT_ROT)                 \
+    X(SIM_FAULT_MISDIRECTED)         \
+    X(SIM_RETRY_AFTER_CRASH)         \
+    X(SIM_RETRY_COMMITTED_BEFORE)    \
+    X(SIM_READ_IN_MID_APPLY)         \
+    X(SIM_TX_INDEX_EXTENDED)         \
+    X(SIM_TX_READ_CONFLICT)
+
+enum sometimes {
+#define X(name) SOMETIMES_##name,
+    SOMETIMES_LIST(X)
+#undef X
+        SOMETIMES_COUNT
+};
+
+#ifdef SHELF_SIM
+extern uint64_t *sometimes_counts; // SOMETIMES_COUNT of them, owned by the simulator
+void sim_interleave(void);
+#define SOMETIMES(name)  ((void)sometimes_counts[SOMETIMES_##name]++)
+#define INTERLEAVE(name) sim_interleave()
+#else
+#define SOMETIMES(name)  ((void)0)
+#define INTERLEAVE(name) ((void)0)
+#endif
+
+#endif
