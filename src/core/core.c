@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * core.c: the entrance. Takes memory apart at the start, hands events to the files that know them, collects effects.
+ */
+#include "core/state.h"
+
+/* ---- Memory -------------------------------------------------------------------------------------------------------- */
+
+struct sizes { /* what depends on the configuration */
+    size_t payload_max;
+    uint32_t line_max, slot_max;
+    uint32_t pool_max;
+    uint64_t roots_max;
+};
+
+static struct sizes sizes_of(const struct core_config *config) {
+    if (config->cheap_memory) {
+        return (struct sizes){.payload_max = (size_t)1 << 20,
+                              .line_max = 1u << 17,
+                              .slot_max = 1u << 18,
+                              .pool_max = 64,
+                              .roots_max = (uint64_t)1 << 20};
+    }
+    return (struct sizes){.payload_max = LOG_RECORD_BYTES_MAX,
+                          .line_max = 1u << 22,
+                          .slot_max = 1u << 23,
+                          .pool_max = COPY_POOL_PAGES_MAX,
+                          .roots_max = (uint64_t)16 << 20};
+}
+
+/* Hands out pieces of the memory, each aligned to a page, for O_DIRECT. */
+struct carver {
+    uint8_t *base;
+    size_t used;
+};
+
+static void *carve(struct carver *carver, size_t size) {
+    uint8_t *piece = carver->base + carver->used;
+    carver->used += align_up(size, PAGE_SIZE);
+    return piece;
+}
+
+static void carve_batch(struct carver *carver, struct batch *batch, const struct sizes *sizes) {
+    batch->payload_max = sizes->payload_max;
+    batch->buffer = carve(carver, BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes->payload_max + PAGE_SIZE);
+    batch->replies = carve(carver, BATCH_REPLIES_MAX * sizeof(struct reply));
+    batch->overlay.slots = carve(carver, (size_t)sizes->slot_max * sizeof(uint32_t));
+    batch->overlay.lines = carve(carver, (size_t)sizes->line_max * sizeof(struct overlay_line));
+    batch->overlay.line_max = sizes->line_max;
+    batch->overlay.slot_max = sizes->slot_max;
+}
+
+static void carve_core(struct carver *carver, const struct sizes *sizes) {
+    struct core *core = carve(carver, sizeof(struct core));
+    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+        carve_batch(carver, &core->batches[i], sizes);
+    }
+    core->log.hint_block = carve(carver, PAGE_SIZE);
+    core->log.zeros = carve(carver, ZERO_BYTES);
+    for (size_t i = 0; i < CHECKPOINT_IOS; i++) {
+        core->checkpoint.ios[i].buffer = carve(carver, CHECKPOINT_IO_BYTES);
+    }
+    core->checkpoint.roots_max = sizes->roots_max;
+    core->checkpoint.roots = carve(carver, sizes->roots_max);
+    core->checkpoint.superblock_buffer = carve(carver, SUPERBLOCK_COPIES * SUPERBLOCK_SIZE);
+    core->checkpoint.pool_max = sizes->pool_max;
+    core->checkpoint.pool = carve(carver, sizes->pool_max * sizeof(struct copied_page));
+    uint8_t *pages = carve(carver, (size_t)sizes->pool_max * PAGE_SIZE);
+    for (uint32_t i = 0; i < sizes->pool_max; i++) {
+        core->checkpoint.pool[i].bytes = pages + (size_t)i * PAGE_SIZE;
+    }
+    for (size_t i = 0; i < RECOVERY_IOS; i++) {
+        core->recovery.ios[i].buffer = carve(carver, RECOVERY_IO_BYTES);
+    }
+    core->recovery.scan = carve(carver, LOG_SEGMENT_BYTES);
+}
+
+size_t core_size(const struct core_config *config) {
+    struct sizes sizes = sizes_of(config);
+    size_t fixed = align_up(sizeof(struct core), PAGE_SIZE);
+    size_t batch = align_up(BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes.payload_max + PAGE_SIZE, PAGE_SIZE) +
+                   align_up(BATCH_REPLIES_MAX * sizeof(struct reply), PAGE_SIZE) +
+                   align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
+                   align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
+    return fixed + 2 * batch + PAGE_SIZE + ZERO_BYTES + CHECKPOINT_IOS * CHECKPOINT_IO_BYTES +
+           align_up(sizes.roots_max, PAGE_SIZE) + (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
+           align_up(sizes.pool_max * sizeof(struct copied_page), PAGE_SIZE) + (size_t)sizes.pool_max * PAGE_SIZE +
+           RECOVERY_IOS * RECOVERY_IO_BYTES + LOG_SEGMENT_BYTES;
+}
+
+struct core *core_init(void *memory, const struct core_config *config, struct image *image) {
+    struct sizes sizes = sizes_of(config);
+    struct carver carver = {.base = memory};
+    struct core *core = memory;
+    carve_core(&carver, &sizes);
+    ASSERT(carver.used == core_size(config));
+    core->config = *config;
+    core->image = image;
+    core->building = &core->batches[0];
+    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+        overlay_reset(&core->batches[i].overlay);
+    }
+    log_init(core);
+    checkpoint_init(core);
+    return core;
+}
+
+/* ---- Effects ------------------------------------------------------------------------------------------------------- */
+
+void core_issue(struct core *core, struct io *io, uint32_t purpose) {
+    struct effects *effects = core->effects;
+    ASSERT(!io->busy && effects->io_count < EFFECT_IOS_MAX);
+    ASSERT(!core->stopped); /* C6 */
+    io->busy = 1;
+    io->purpose = purpose;
+    io->result = IO_RESULT_OK;
+    effects->ios[effects->io_count++] = io;
+}
+
+void core_reply(struct core *core, const struct reply *reply) {
+    struct effects *effects = core->effects;
+    ASSERT(effects->replies == NULL || effects->replies == core->immediate);
+    ASSERT(effects->reply_count < ARRAY_COUNT(core->immediate));
+    core->immediate[effects->reply_count++] = *reply;
+    effects->replies = core->immediate;
+}
+
+void core_reply_result(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason) {
+    struct reply reply = {.token = token, .result = (uint32_t)result, .reason = (uint32_t)reason};
+    core_reply(core, &reply);
+}
+
+void core_stop(struct core *core, shelf_result result, const char *what, const char *reason, struct file_id file,
+               uint64_t offset, uint64_t index) {
+    if (core->stopped) {
+        return; /* the first cause counts */
+    }
+    core->stopped = true;
+    core->serving = false;
+    core->fault = (struct core_fault){
+        .result = result, .what = what, .reason = reason, .file = file, .offset = offset, .index = index};
+}
+
+bool core_io_failed(struct core *core, const struct io *io, const char *what) {
+    if (io->result == IO_RESULT_OK) {
+        return false;
+    }
+    const char *reason = "the device reported an error";
+    shelf_result result = SHELF_IO;
+    if (io->result == IO_RESULT_NO_SPACE) {
+        reason = "the disk is full";
+        result = SHELF_NO_SPACE;
+    } else if (io->result == IO_RESULT_NO_MEMORY) {
+        reason = "the system refused memory";
+        result = SHELF_NO_MEMORY;
+    }
+    core_stop(core, result, what, reason, io->file, io->offset, core->log.last.index);
+    return true;
+}
+
+/* ---- Events -------------------------------------------------------------------------------------------------------- */
+
+static void on_submit(struct core *core, const struct event *event) {
+    if (core->stopped) {
+        core_reply_result(core, event->token, SHELF_IO, REASON_NODE_STOPPED);
+    } else if (!core->serving) {
+        core_reply_result(core, event->token, SHELF_UNAVAILABLE, REASON_NODE_NOT_READY);
+    } else {
+        admit_request(core, event);
+    }
+}
+
+static void on_io_done(struct core *core, struct io *io) {
+    ASSERT(io->busy);
+    io->busy = 0;
+    if (core->stopped) {
+        return; /* C6 */
+    }
+    switch ((enum io_purpose)io->purpose) {
+    case PURPOSE_LOG_WRITE:
+        log_on_write(core, io);
+        break;
+    case PURPOSE_LOG_RESERVE:
+        log_on_reserve(core, io);
+        break;
+    case PURPOSE_LOG_ZERO:
+        log_on_zero(core, io);
+        break;
+    case PURPOSE_LOG_HINT:
+        log_on_hint(core, io);
+        break;
+    case PURPOSE_CONTROL:
+        catalog_on_io(core, io);
+        break;
+    case PURPOSE_CHECKPOINT:
+    case PURPOSE_REMOVE:
+        checkpoint_on_io(core, io);
+        break;
+    case PURPOSE_RECOVERY:
+        recovery_on_io(core, io);
+        break;
+    }
+}
+
+static void on_tick(struct core *core, const struct event *event) {
+    core->hold_checkpoint = event->hold_checkpoint;
+    if (core->stopped || !core->serving) {
+        return;
+    }
+    log_on_tick(core);
+    checkpoint_on_tick(core);
+    session_expire_idle(core);
+}
+
+/* What goes on by itself, whichever event came: the next record, the next step of a checkpoint, the end. */
+static void go_on(struct core *core, const struct event *event) {
+    if (!core->stopped && core->recovery.state == RECOVERY_OPENING && core->recovery.cursor == 1 &&
+        core->log.writing == NULL) {
+        recovery_opened(core);
+    }
+    if (core->stopped || core->recovery.state != RECOVERY_DONE) {
+        return;
+    }
+    catalog_continue(core);
+    checkpoint_continue(core);
+    if (core->apply_waits) {
+        apply_batch(core);
+    }
+    if (core->building->tx_count > 0 && !event->hold_record) {
+        log_write(core, RECORD_DATA);
+    }
+    if (!core->stopped) {
+        log_background(core);
+    }
+    bool idle = !core_log_busy(core) && !core_work_pending(core) && core->control.state == CONTROL_IDLE &&
+                core->checkpoint.state == CHECKPOINT_IDLE && !core->checkpoint.wanted && !core->remove_io.busy;
+    if (core->closing && !core->closed && idle && !core->stopped) {
+        if (core->close_checkpoint && checkpoint_dirty(core)) {
+            core->close_checkpoint = false;
+            core->checkpoint.wanted = true;
+            checkpoint_continue(core);
+        } else if (!core->log.hint.busy && !core->log.zero.busy && !core->log.reserve.busy) {
+            log_hint_write(core, true); /* log_on_hint() sets closed */
+        }
+    }
+}
+
+void core_step(struct core *core, const struct event *event, struct effects *effects) {
+    effects->io_count = 0;
+    effects->reply_count = 0;
+    effects->replies = NULL;
+    effects->refused = effects->opened = effects->closed = false;
+    core->effects = effects;
+    core->now_ms = max_u64(core->now_ms, event->now_ms);
+    switch ((enum event_kind)event->kind) {
+    case EVENT_START:
+        recovery_start(core);
+        break;
+    case EVENT_SUBMIT:
+        on_submit(core, event);
+        break;
+    case EVENT_IO_DONE:
+        on_io_done(core, event->io);
+        break;
+    case EVENT_TICK:
+        on_tick(core, event);
+        break;
+    case EVENT_CHECKPOINT:
+        checkpoint_on_event(core, event->token);
+        break;
+    case EVENT_CLOSE:
+        core->closing = true;
+        core->close_checkpoint = event->checkpoint;
+        break;
+    case EVENT_GO_ON:
+        break;
+    }
+    go_on(core, event);
+    effects->stopped = core->stopped;
+    effects->closed = core->closed;
+    core->effects = NULL;
+}
+
+/* ---- What others may look up --------------------------------------------------------------------------------------- */
+
+const struct core_fault *core_fault_get(const struct core *core) {
+    return core->stopped ? &core->fault : NULL;
+}
+
+bool core_log_busy(const struct core *core) {
+    return core->log.writing != NULL;
+}
+
+bool core_work_pending(const struct core *core) {
+    return core->building->tx_count > 0;
+}
+
+void core_status_get(const struct core *core, struct core_status *ret_status) {
+    *ret_status = core->status;
+    ret_status->applied = core->applied;
+    ret_status->epoch = core->epoch;
+    ret_status->checkpoint = core->superblock.index;
+    ret_status->log_bytes_live = core->log.applied_bytes;
+    ret_status->recovered_records = core->recovery.records;
+    ret_status->recovered_cut_bytes = core->recovery.cut_bytes;
+    ret_status->sessions = core->session_count;
+    ret_status->regions = core->region_count;
+    ret_status->no_space = core->log.write_waits_space || core->log.reserve_failed;
+    ret_status->stopped = core->stopped;
+    ret_status->checkpoint_active = core->checkpoint.state != CHECKPOINT_IDLE;
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * core.h: the deterministic machine. Everything that decides correctness is behind core_step().
+ *
+ *     event  ->  core_step()  ->  effects
+ *
+ * The core makes no system calls, knows no clock, no randomness, no threads, and takes no memory after core_init(). Exactly
+ * one thread at a time may be in it; which one is the driver's business. The same sequence of events gives the
+ * same sequence of effects, on every machine.
+ *
+ * Life:  core_init -> EVENT_START -> ... ios ... -> effects.opened (serving) -> submits, ticks -> EVENT_CLOSE -> effects.closed
+ * At any time effects.stopped may say that the core has stopped for good, and why (struct core_fault).
+ */
+#ifndef CORE_CORE_H
+#define CORE_CORE_H
+
+#include <stdbool.h>
+
+#include "core/io.h"
+#include "wire/image.h"
+#include "wire/request.h"
+
+struct core;
+
+struct core_config {
+    bool create;             /* EVENT_START makes a new shelf; the world has seen that there is none */
+    uint8_t shelf_id[16];    /* random, for a new shelf */
+    uint8_t incarnation[16]; /* random, for a new shelf */
+    uint32_t alignment;      /* for a new shelf: 512 or 4096 */
+    uint64_t log_bytes_max;
+    uint64_t checkpoint_log_bytes;
+    uint64_t checkpoint_interval_ms;
+    uint64_t session_idle_ms;
+    uint64_t session_named_idle_ms;
+    bool cheap_memory; /* simulator: smaller buffers (records up to 1 MiB), everything else the same */
+};
+
+/* How many bytes core_init() needs, aligned to 4096 and zero; untouched pages of it stay untouched until needed. */
+size_t core_size(const struct core_config *config);
+struct core *core_init(void *memory, const struct core_config *config, struct image *image);
+
+enum event_kind {
+    EVENT_START = 1,
+    EVENT_SUBMIT,     /* request, request_size, token */
+    EVENT_IO_DONE,    /* io, with result set */
+    EVENT_TICK,       /* time has passed; at least once a second while anything is unfinished */
+    EVENT_CHECKPOINT, /* token: answered when a checkpoint begun now or later is durable; receipt.index is its index */
+    EVENT_CLOSE,      /* no submits come any more; `checkpoint` says whether to write one first */
+    EVENT_GO_ON,      /* nothing has happened; begins a record that was held back */
+};
+struct event {
+    uint32_t kind;
+    uint64_t now_ms; /* wall-clock time, in every event; only for expiry and retention, decides no order */
+    const void *request; /* SUBMIT: valid during the step only */
+    size_t request_size;
+    uint64_t token;
+    struct io *io;
+    bool checkpoint;      /* CLOSE */
+    bool hold_checkpoint; /* TICK: somebody copies the present checkpoint; begin no new one unless the log needs it */
+    bool hold_record;     /* any: more requests are about to follow; begin no record in this step */
+};
+
+#define EFFECT_IOS_MAX 64u
+struct effects {
+    uint32_t io_count;
+    struct io *ios[EFFECT_IOS_MAX];
+    uint32_t reply_count;
+    const struct reply *replies; /* valid until the next step */
+    bool refused; /* SUBMIT: no room now, nothing was changed; submit it again after the next EVENT_IO_DONE */
+    bool opened;  /* true in one step: recovery is done */
+    bool closed;
+    bool stopped; /* from now on in every step */
+};
+
+/* Effects are overwritten. Bytes of the image change only inside of this call. */
+void core_step(struct core *core, const struct event *event, struct effects *effects);
+
+/* Why the core stopped: for people. `what` and `reason` are static strings. */
+struct core_fault {
+    shelf_result result; /* CORRUPT, IO, FORMAT, NO_SPACE, NO_MEMORY, INVALID */
+    const char *what;    /* "log", "superblock", ... */
+    const char *reason;  /* "record fails its checksum, but later records exist" */
+    struct file_id file;
+    uint64_t offset;
+    uint64_t index;
+};
+const struct core_fault *core_fault_get(const struct core *core);
+
+/* Is a write in flight that commits wait for? Is there anything admitted that waits for the next write? */
+bool core_log_busy(const struct core *core);
+bool core_work_pending(const struct core *core);
+/* Does the shelf know this region, in image, log or checkpoint? Files of others may be deleted (after `opened`). */
+bool core_region_known(const struct core *core, uint32_t region);
+
+struct core_status {
+    uint64_t applied, epoch, checkpoint, records, commits, conflicts, log_bytes, log_bytes_live;
+    uint64_t recovered_records, recovered_cut_bytes;
+    uint32_t sessions, regions;
+    uint32_t no_space; /* writers are refused now */
+    uint32_t stopped;
+    uint32_t checkpoint_active;
+};
+void core_status_get(const struct core *core, struct core_status *ret_status);
+
+/* The state that others may look up between steps (copied out, nothing is lent). */
+bool core_region_find(const struct core *core, const char *name, struct shelf_region_info *ret_info);
+bool core_region_get(const struct core *core, uint32_t region, struct shelf_region_info *ret_info);
+/* Fills up to count_max in order of numbers; returns how many there are. */
+size_t core_region_list(const struct core *core, struct shelf_region_info *ret_infos, size_t count_max);
+
+#endif

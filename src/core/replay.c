@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * replay.c: reads the log behind the checkpoint, applies it, and finds its end.
+ *
+ * The end is where a record is not valid. Whether it is a *torn tail* (the last write before a crash, never acknowledged;
+ * cut off) or *corruption* (it was acknowledged; stop) is decided so:
+ *
+ *   E1  Record n+1 is sent only after n is durable. So any trace of a record after n says that n was durable.
+ *   E2  The hint names a record that was durable. An end before it is corruption.
+ *   E3  A record that lies in a place other than its header says is a misdirected write: n was sent and is elsewhere.
+ *   E4  If the hint says that the node was closed cleanly at n, nothing can follow: no search.
+ *
+ * (Protocol-Aware Recovery, Alagappan et al., FAST 2018, section 3.3, makes the same distinction with its own means.)
+ * Rot of the very last record before the hint was written cannot be told from a tear; see docs/limits.md.
+ */
+#include "core/state.h"
+
+static const struct file_id file_log = {.kind = FILE_LOG};
+#define CHUNK ((uint64_t)RECOVERY_IO_BYTES)
+
+/* ---- Reading ahead ------------------------------------------------------------------------------------------------- */
+
+static void scan_begin(struct core *core, uint32_t place, uint64_t from) {
+    struct recovery *recovery = &core->recovery;
+    recovery->scan_place = place;
+    recovery->scan_issued = recovery->scan_ready = align_down(from, CHUNK);
+    recovery->scan_window = CHUNK;
+    memset(recovery->chunk_done, 0, sizeof(recovery->chunk_done));
+}
+
+/* Are the bytes up to `end` there? If not, asks for them and some more. */
+static bool scan_has(struct core *core, uint64_t end) {
+    struct recovery *recovery = &core->recovery;
+    uint64_t target = min_u64(LOG_SEGMENT_BYTES, max_u64(end, recovery->at.offset + recovery->scan_window));
+    while (recovery->scan_issued < target) {
+        struct recovery_io *rio = recovery_io_take(core);
+        if (rio == NULL) {
+            break;
+        }
+        rio->page = recovery->scan_issued / CHUNK;
+        recovery_send(core, rio,
+                      (struct io){.kind = IO_READ,
+                                  .file = file_log,
+                                  .offset = recovery->scan_place * LOG_SEGMENT_BYTES + recovery->scan_issued,
+                                  .size = CHUNK,
+                                  .buffer = recovery->scan + recovery->scan_issued});
+        recovery->scan_issued += CHUNK;
+    }
+    return recovery->scan_ready >= end;
+}
+
+static void scan_on_read(struct core *core, const struct recovery_io *rio) {
+    struct recovery *recovery = &core->recovery;
+    recovery->chunk_done[rio->page] = true;
+    while (recovery->scan_ready < recovery->scan_issued && recovery->chunk_done[recovery->scan_ready / CHUNK]) {
+        recovery->scan_ready += CHUNK;
+    }
+}
+
+/* ---- Records ------------------------------------------------------------------------------------------------------- */
+
+static bool record_header_known(const struct core *core, const struct record_header *header) {
+    return header->magic == RECORD_MAGIC && header->header_crc == record_header_crc(header) &&
+           memcmp(header->shelf_id, core->superblock.shelf_id, sizeof(header->shelf_id)) == 0;
+}
+
+static uint64_t record_space(const struct core *core, const struct record_header *header) {
+    return align_up(sizeof(*header) + (uint64_t)header->payload_size, core->superblock.alignment);
+}
+
+/* Is this the header of the record that comes next, in its right place? */
+static bool record_header_fits(const struct core *core, const struct record_header *header) {
+    const struct identity *last = &core->log.last;
+    const struct position *at = &core->recovery.at;
+    return record_header_known(core, header) && header->format == LOG_FORMAT_VERSION &&
+           header->index == last->index + 1 && header->segment_sequence == at->segment_sequence &&
+           header->segment_offset == at->offset && header->previous_epoch == last->epoch &&
+           header->previous_size == last->size && header->previous_chain == last->chain && header->epoch >= last->epoch &&
+           header->payload_size <= LOG_RECORD_BYTES_MAX && record_space(core, header) <= LOG_SEGMENT_BYTES - at->offset;
+}
+
+enum step { STEP_APPLIED, STEP_WAITS, STEP_BAD };
+
+/* A region that the payload creates or grows gets its memory first. */
+static enum step map_for(struct core *core, const struct catalog_entry *entry) {
+    struct recovery_io *rio = recovery_io_take(core);
+    if (core->recovery.busy_count > 0 || rio == NULL) {
+        return STEP_WAITS; /* read-ahead first; its completion brings us here again */
+    }
+    struct region *region = region_find(core, entry->region);
+    if (region == NULL && entry->region > REGION_SYSTEM && entry->region < REGION_NUMBERS &&
+        entry->size <= entry->size_max && entry->size_max <= SHELF_REGION_BYTES_MAX) {
+        region = region_place_take(core, entry->region);
+    }
+    if (region == NULL) {
+        core_stop(core, SHELF_CORRUPT, "log", "a record creates a region that cannot be", file_log,
+                  core->recovery.at.offset, core->log.last.index + 1);
+        return STEP_WAITS;
+    }
+    rio->region_place = region_place(core, region);
+    recovery_send(core, rio,
+                  (struct io){.kind = IO_MAP,
+                              .file = {.region = region->number},
+                              .size = entry->size,
+                              .size_max = entry->size_max});
+    return STEP_WAITS;
+}
+
+static void record_apply(struct core *core, const struct record_header *header) {
+    struct recovery *recovery = &core->recovery;
+    const uint8_t *payload = (const uint8_t *)(header + 1);
+    apply_payload(core, payload, header->payload_size, header->index);
+    core->log.last = (struct identity){
+        .index = header->index, .epoch = header->epoch, .size = header->payload_size, .chain = header->chain};
+    recovery->at.offset += record_space(core, header);
+    recovery->records++;
+    recovery->switched = false;
+    core->applied = header->index;
+    core->applied_identity = core->log.last;
+    core->applied_position = recovery->at;
+    core->log.applied_bytes += record_space(core, header);
+    core->now_ms = max_u64(core->now_ms, header->time_ms);
+    atomic_store_explicit(&core->image->applied, header->index, memory_order_release);
+}
+
+static enum step record_step(struct core *core) {
+    struct recovery *recovery = &core->recovery;
+    if (recovery->at.offset + sizeof(struct record_header) > LOG_SEGMENT_BYTES) {
+        return STEP_BAD;
+    }
+    if (!scan_has(core, recovery->at.offset + sizeof(struct record_header))) {
+        return STEP_WAITS;
+    }
+    const struct record_header *header = (const struct record_header *)(recovery->scan + recovery->at.offset);
+    if (!record_header_fits(core, header)) {
+        return STEP_BAD;
+    }
+    if (!scan_has(core, recovery->at.offset + record_space(core, header))) {
+        return STEP_WAITS;
+    }
+    const uint8_t *payload = (const uint8_t *)(header + 1);
+    if (record_chain(header, payload, core->log.last.chain) != header->chain && !MUTANT(NO_CHAIN_CHECK)) {
+        recovery->cut_bytes = record_space(core, header);
+        return STEP_BAD;
+    }
+    struct catalog_entry entry;
+    if (catalog_needs_map(core, payload, header->payload_size, &entry)) {
+        return map_for(core, &entry);
+    }
+    if (!apply_payload_valid(core, payload, header->payload_size, header->tx_count)) {
+        core_stop(core, SHELF_CORRUPT, "log", "a record's checksum is right, but its contents make no sense", file_log,
+                  recovery->scan_place * LOG_SEGMENT_BYTES + recovery->at.offset, header->index);
+        return STEP_WAITS;
+    }
+    SOMETIMES(RECOVERY_REPLAYED);
+    record_apply(core, header);
+    recovery->cut_bytes = 0;
+    recovery->scan_window = min_u64(recovery->scan_window * 2, RECOVERY_IOS * CHUNK);
+    return STEP_APPLIED;
+}
+
+/* The next record is not here: does it begin the next segment? */
+static bool segment_step(struct core *core) {
+    struct recovery *recovery = &core->recovery;
+    if (recovery->switched) {
+        return false;
+    }
+    for (uint32_t place = 0; place < core->log.segment_count; place++) {
+        const struct segment *segment = &core->log.segments[place];
+        if (segment->sequence == recovery->at.segment_sequence + 1 && segment->index_first == core->log.last.index + 1) {
+            recovery->switched = true;
+            recovery->switched_from = recovery->at;
+            recovery->switched_from_place = recovery->scan_place;
+            recovery->at = (struct position){.segment_sequence = segment->sequence, .offset = core->superblock.alignment};
+            scan_begin(core, place, recovery->at.offset);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------------- */
+
+static void log_corrupt(struct core *core, const char *reason) {
+    SOMETIMES(RECOVERY_LOG_CORRUPT);
+    core_stop(core, SHELF_CORRUPT, "log", reason, file_log,
+              core->recovery.scan_place * LOG_SEGMENT_BYTES + core->recovery.at.offset, core->log.last.index + 1);
+}
+
+/* Must traces of later records be looked for, or is the end proven? */
+static bool evidence_needed(struct core *core) {
+    const struct hint_block *hint = &core->recovery.hint;
+    const struct identity *last = &core->log.last;
+    if (MUTANT(IGNORE_HINT) || !core->recovery.hint_found) {
+        return true;
+    }
+    if (hint->index > last->index) {
+        SOMETIMES(RECOVERY_HINT_AHEAD);
+        log_corrupt(core, "a record that was durable is missing or fails its checks");
+        return false;
+    }
+    if (hint->index == last->index && (hint->chain != last->chain || hint->epoch != last->epoch)) {
+        log_corrupt(core, "the last record is not the one that was durable");
+        return false;
+    }
+    return !(hint->clean && hint->index == last->index); /* E4 */
+}
+
+/* The head is where the next record goes; what lies in segments after it was never acknowledged. */
+static void head_settle(struct core *core) {
+    struct recovery *recovery = &core->recovery;
+    struct log *log = &core->log;
+    log->head = recovery->at;
+    log->head_place = recovery->scan_place;
+    log->durable_index = log->last.index;
+    log->hint_index = recovery->hint.index;
+    for (uint32_t place = 0; place < log->segment_count; place++) {
+        struct segment *segment = &log->segments[place];
+        bool head = place == log->head_place && log->head.segment_sequence != 0;
+        if (!head && (segment->sequence >= log->head.segment_sequence ||
+                      segment->sequence < core->superblock.segment_sequence)) {
+            segment->sequence = 0;
+        }
+    }
+    if (recovery->cut_bytes > 0) {
+        SOMETIMES(RECOVERY_TORN_TAIL_CUT);
+    }
+}
+
+static bool tail_reached(struct core *core) {
+    struct recovery *recovery = &core->recovery;
+    if (recovery->switched) { /* the first record of a segment is torn: so is the segment */
+        recovery->at = recovery->switched_from;
+        recovery->scan_place = recovery->switched_from_place;
+        recovery->switched = false;
+    }
+    recovery->tail_found = true;
+    if (!evidence_needed(core) || core->stopped) {
+        recovery->evidence_place = core->log.segment_count; /* nothing to search */
+    } else {
+        recovery->evidence_place = 0;
+        recovery->evidence_from = 0;
+    }
+    return !core->stopped;
+}
+
+/* In which stretch of a segment could a later record be? All of it, unless it is known to hold earlier ones. */
+static bool evidence_stretch(const struct core *core, uint32_t place, uint64_t *ret_from) {
+    const struct recovery *recovery = &core->recovery;
+    bool head = place == recovery->scan_place && recovery->at.segment_sequence != 0;
+    if (head) {
+        *ret_from = align_down(recovery->at.offset, CHUNK);
+        return recovery->at.offset < LOG_SEGMENT_BYTES;
+    }
+    *ret_from = 0;
+    uint64_t left = LOG_SEGMENT_BYTES - recovery->at.offset;
+    bool could_have_switched = left < LOG_RECORD_BYTES_MAX + 2 * PAGE_SIZE;
+    uint64_t sequence = core->log.segments[place].sequence;
+    bool earlier = sequence >= core->superblock.segment_sequence && sequence != 0 &&
+                   sequence <= recovery->at.segment_sequence;
+    return could_have_switched && !earlier;
+}
+
+bool evidence_next(struct core *core, struct recovery_io *rio) {
+    struct recovery *recovery = &core->recovery;
+    for (; recovery->evidence_place < core->log.segment_count && !MUTANT(CUT_CORRUPT_RECORD); recovery->evidence_place++) {
+        uint64_t from;
+        if (evidence_stretch(core, recovery->evidence_place, &from) && recovery->evidence_from < LOG_SEGMENT_BYTES) {
+            from = max_u64(from, recovery->evidence_from);
+            recovery->evidence_from = from + CHUNK;
+            rio->page = recovery->evidence_place;
+            recovery_send(core, rio,
+                          (struct io){.kind = IO_READ,
+                                      .file = file_log,
+                                      .offset = recovery->evidence_place * LOG_SEGMENT_BYTES + from,
+                                      .size = CHUNK,
+                                      .buffer = rio->buffer});
+            return true;
+        }
+        recovery->evidence_from = 0;
+    }
+    if (recovery->busy_count == 0 && !core->stopped) {
+        head_settle(core);
+    }
+    return false;
+}
+
+static void evidence_on_read(struct core *core, const struct recovery_io *rio) {
+    const struct recovery *recovery = &core->recovery;
+    uint64_t expected = core->log.last.index + 1;
+    uint64_t base = rio->io.offset % LOG_SEGMENT_BYTES;
+    for (uint64_t at = 0; at < CHUNK; at += core->superblock.alignment) {
+        const struct record_header *header = (const struct record_header *)(rio->buffer + at);
+        bool head = rio->page == recovery->scan_place && recovery->at.segment_sequence != 0;
+        if (header->magic != RECORD_MAGIC || (head && base + at < recovery->at.offset) ||
+            !record_header_known(core, header) || header->index < expected) {
+            continue;
+        }
+        bool elsewhere = header->segment_offset != base + at ||
+                         (head && header->segment_sequence != recovery->at.segment_sequence);
+        if (header->index > expected || elsewhere) { /* E1, E3 */
+            log_corrupt(core, "a record that was durable fails its checks: there are later ones");
+            return;
+        }
+    }
+}
+
+/* ---- Entrances ----------------------------------------------------------------------------------------------------- */
+
+void replay_start(struct core *core) {
+    struct recovery *recovery = &core->recovery;
+    const struct superblock *superblock = &core->superblock;
+    core->log.last = (struct identity){.index = superblock->index,
+                                       .epoch = superblock->epoch,
+                                       .size = superblock->record_size,
+                                       .chain = superblock->chain};
+    core->applied = superblock->index;
+    core->applied_identity = core->log.last;
+    recovery->at = (struct position){.segment_sequence = superblock->segment_sequence,
+                                     .offset = superblock->segment_offset};
+    core->applied_position = recovery->at;
+    atomic_store_explicit(&core->image->applied, core->applied, memory_order_release);
+    bool found = false;
+    for (uint32_t place = 0; place < core->log.segment_count && superblock->segment_sequence != 0; place++) {
+        if (core->log.segments[place].sequence == superblock->segment_sequence) {
+            scan_begin(core, place, recovery->at.offset);
+            found = true;
+        }
+    }
+    if (!found && superblock->segment_sequence != 0) {
+        log_corrupt(core, "the segment that the checkpoint ends in has no valid header");
+    }
+}
+
+void replay_on_io(struct core *core, struct recovery_io *rio) {
+    if (core->recovery.state == RECOVERY_EVIDENCE) {
+        evidence_on_read(core, rio);
+    } else {
+        scan_on_read(core, rio);
+    }
+}
+
+bool replay_continue(struct core *core) {
+    struct recovery *recovery = &core->recovery;
+    while (!core->stopped && !recovery->tail_found) {
+        switch (record_step(core)) {
+        case STEP_APPLIED:
+            break;
+        case STEP_WAITS:
+            return false;
+        case STEP_BAD:
+            if (recovery->busy_count > 0) {
+                return false; /* read-ahead that is under way belongs to this segment */
+            }
+            if (!segment_step(core)) {
+                tail_reached(core);
+            }
+            break;
+        }
+    }
+    return !core->stopped;
+}
