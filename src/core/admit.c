@@ -188,11 +188,15 @@ static enum reply_reason operations_check(struct core *core, const struct commit
 enum verdict { VERDICT_PASSES, VERDICT_CONFLICT, VERDICT_CONFLICT_PENDING, VERDICT_MALFORMED };
 
 /* One line that was read: is it unchanged since `index`, as far as it can be known? (A2) */
-static enum verdict line_certify(const struct core *core, uint64_t line, uint64_t index, struct batch **ret_pending) {
+static enum verdict line_certify(struct core *core, uint64_t line, uint64_t index, struct batch **ret_pending) {
     const struct region *region = region_find(core, (uint32_t)(line >> (ADDRESS_OFFSET_BITS - LINE_SHIFT)));
     uint64_t place = line & (((uint64_t)1 << (ADDRESS_OFFSET_BITS - LINE_SHIFT)) - 1);
-    if (region == NULL || !region->applied_live || !region->admitted_live) {
+    if (region == NULL || !region->applied_live) {
         return VERDICT_CONFLICT; /* dropped since */
+    }
+    if (!region->admitted_live) { /* is being dropped */
+        *ret_pending = core_batch_open(core);
+        return VERDICT_CONFLICT_PENDING;
     }
     if (region->number == REGION_SYSTEM || place >= region->size_applied >> LINE_SHIFT) {
         return VERDICT_MALFORMED;
@@ -216,7 +220,7 @@ static enum verdict line_certify(const struct core *core, uint64_t line, uint64_
     return VERDICT_PASSES;
 }
 
-static enum verdict commit_certify(const struct core *core, const struct commit *commit, struct batch **ret_pending) {
+static enum verdict commit_certify(struct core *core, const struct commit *commit, struct batch **ret_pending) {
     enum verdict verdict = VERDICT_PASSES;
     if (commit->head.index > core->applied) {
         return VERDICT_CONFLICT; /* read from an image that this node has not reached */
@@ -353,7 +357,7 @@ static void on_commit(struct core *core, const struct event *event) {
     }
     if (reason != REASON_NONE) {
         batch->payload_size = payload_before; /* A5 */
-        core_reply_result(core, commit.token, reason == REASON_REQUEST_SYSTEM ? SHELF_DENIED : SHELF_INVALID, reason);
+        core_refuse(core, commit.token, reason == REASON_REQUEST_SYSTEM ? SHELF_DENIED : SHELF_INVALID, reason); /* A3 */
         return;
     }
     batch->payload_size += head->ranges_size;

@@ -51,6 +51,10 @@ static void bytes_store(uint8_t *to, const uint8_t *from, size_t size) {
 }
 
 static void line_store(_Atomic uint64_t *version, uint8_t *to, const uint8_t *from, size_t size, uint64_t index) {
+    if (MUTANT(BYTES_BEFORE_VERSION)) {
+        bytes_store(to, from, size);
+        INTERLEAVE(APPLY);
+    }
     if (MUTANT(VERSION_BEFORE_BYTES)) {
         atomic_store_explicit(version, index << 1, memory_order_release);
         INTERLEAVE(APPLY);
@@ -100,7 +104,7 @@ static void range_apply(struct core *core, uint64_t address, const uint8_t *byte
 void apply_payload(struct core *core, const uint8_t *payload, size_t size, uint64_t index) {
     struct range_walk walk = range_walk(payload, size);
     const struct record_range *range;
-    if (MUTANT(APPLIED_BEFORE_BYTES)) {
+    if (MUTANT(APPLIED_BEFORE_BYTES) || MUTANT(VERSION_BEFORE_BYTES)) {
         atomic_store_explicit(&core->image->applied, index, memory_order_release);
     }
     while ((range = range_next(&walk)) != NULL) {
@@ -109,7 +113,7 @@ void apply_payload(struct core *core, const uint8_t *payload, size_t size, uint6
     walk = range_walk(payload, size);
     while ((range = range_next(&walk)) != NULL) {
         if (shelf_addr_region(range->address) == REGION_SYSTEM) {
-            catalog_applied(core, index, shelf_addr_offset(range->address), range->size);
+            catalog_applied(core, index, shelf_addr_offset(range->address), range + 1, range->size);
         }
     }
 }

@@ -140,7 +140,7 @@ static void on_create(struct core *core, const struct region_request *request, u
     if (entry.name[0] == 0) {
         core_reply_result(core, token, SHELF_INVALID, REASON_REQUEST_MALFORMED);
     } else if (region_named(core, entry.name) != NULL) {
-        core_reply_result(core, token, SHELF_EXISTS, REASON_REGION_NAME);
+        core_refuse(core, token, SHELF_EXISTS, REASON_REGION_NAME);
     } else if (reason != REASON_NONE) {
         core_reply_result(core, token, SHELF_TOO_LARGE, reason);
     } else if (core->region_numbers_used >= REGION_NUMBERS - 2) {
@@ -206,7 +206,7 @@ void catalog_on_request(struct core *core, const struct region_request *request,
     }
     struct region *region = request->region == REGION_SYSTEM ? NULL : region_find(core, request->region);
     if (region == NULL || !region->admitted_live) {
-        core_reply_result(core, token, SHELF_NOT_FOUND, REASON_REGION_UNKNOWN);
+        core_refuse(core, token, SHELF_NOT_FOUND, REASON_REGION_UNKNOWN);
     } else if (request->header.kind == REQUEST_REGION_GROW) {
         on_grow(core, region, request, token);
     } else {
@@ -246,7 +246,7 @@ static void control_map(struct core *core) {
     control->files_left = 1;
     control->ios[0] = (struct io){.kind = IO_MAP,
                                   .file = {.region = control->region->number},
-                                  .size = control->entry.size,
+                                  .size = max_u64(control->entry.size, control->region->size_mapped),
                                   .size_max = control->entry.size_max};
     core_issue(core, &control->ios[0], PURPOSE_CONTROL);
 }
@@ -357,12 +357,13 @@ static void entry_applied(struct core *core, uint64_t index, const struct catalo
     }
 }
 
-void catalog_applied(struct core *core, uint64_t index, uint64_t offset, uint32_t size) {
+/* From the record's bytes, not the image's: within one record a place may be freed and taken by another region. */
+void catalog_applied(struct core *core, uint64_t index, uint64_t offset, const void *bytes, uint32_t size) {
     if (offset < SYSTEM_CATALOG_OFFSET || offset >= SYSTEM_SESSIONS_OFFSET || size != sizeof(struct catalog_entry)) {
         return;
     }
     struct catalog_entry entry;
-    memcpy(&entry, core->regions[0].memory.data + offset, sizeof(entry));
+    memcpy(&entry, bytes, sizeof(entry));
     entry_applied(core, index, &entry);
 }
 

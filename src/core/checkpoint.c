@@ -565,7 +565,9 @@ static void state_enter_next(struct core *core) {
 
 static bool checkpoint_should_begin(const struct core *core) {
     const struct checkpoint *checkpoint = &core->checkpoint;
-    if (!core->serving || checkpoint->state != CHECKPOINT_IDLE || checkpoint->answer) {
+    const struct log *log = &core->log;
+    bool ends = core->closed || (core->closing && log->hint.busy && ((const struct hint_block *)log->hint_block)->clean);
+    if (!core->serving || checkpoint->state != CHECKPOINT_IDLE || checkpoint->answer || ends) {
         return false;
     }
     bool due = checkpoint->wanted || core->log.applied_bytes >= core->config.checkpoint_log_bytes;

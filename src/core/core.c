@@ -15,7 +15,7 @@ struct sizes { /* what depends on the configuration */
 
 static struct sizes sizes_of(const struct core_config *config) {
     if (config->cheap_memory) {
-        return (struct sizes){.payload_max = (size_t)1 << 20,
+        return (struct sizes){.payload_max = min_u64((size_t)1 << 20, LOG_RECORD_BYTES_MAX),
                               .line_max = 1u << 17,
                               .slot_max = 1u << 18,
                               .pool_max = 64,
@@ -130,6 +130,23 @@ void core_reply_result(struct core *core, uint64_t token, shelf_result result, e
     core_reply(core, &reply);
 }
 
+struct batch *core_batch_open(struct core *core) {
+    return core->building->tx_count > 0 ? core->building : core->log.writing;
+}
+
+void core_refuse(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason) {
+    struct batch *batch = core_batch_open(core);
+    if (batch == NULL) {
+        core_reply_result(core, token, result, reason);
+    } else if (batch->reply_count == BATCH_REPLIES_MAX) {
+        core->effects->refused = true;
+    } else {
+        struct reply *reply = batch_reply_add(batch, token);
+        reply->result = (uint32_t)result;
+        reply->reason = (uint32_t)reason;
+    }
+}
+
 void core_stop(struct core *core, shelf_result result, const char *what, const char *reason, struct file_id file,
                uint64_t offset, uint64_t index) {
     if (core->stopped) {
@@ -204,7 +221,11 @@ static void on_io_done(struct core *core, struct io *io) {
 
 static void on_tick(struct core *core, const struct event *event) {
     core->hold_checkpoint = event->hold_checkpoint;
-    if (core->stopped || !core->serving) {
+    if (core->stopped) {
+        return;
+    }
+    if (!core->serving) {
+        log_retry(core);
         return;
     }
     log_on_tick(core);

@@ -347,12 +347,17 @@ void log_on_hint(struct core *core, struct io *io) {
     }
 }
 
+/* A record that met a full disk, the opening record too: the same bytes again (G5). */
+void log_retry(struct core *core) {
+    if (core->log.write_waits_space && !core->log.write.busy) {
+        log_send(core);
+    }
+}
+
 void log_on_tick(struct core *core) {
     struct log *log = &core->log;
     log->reserve_failed = false;
-    if (log->write_waits_space && !log->write.busy) {
-        log_send(core);
-    }
+    log_retry(core);
     bool idle = log->tick_index == log->last.index && log->writing == NULL;
     if (idle && log->hint_index < core->applied && !log->hint.busy && !core->closing) {
         SOMETIMES(HINT_WRITTEN);

@@ -41,12 +41,12 @@ struct session *session_find(struct core *core, uint64_t id) {
 static struct session *session_for(struct core *core, uint64_t id, uint64_t holder, uint64_t token) {
     struct session *session = session_find(core, id);
     if (session == NULL || session_created_index(id) > core->applied) {
-        core_reply_result(core, token, SHELF_EXPIRED, REASON_SESSION_UNKNOWN);
+        core_refuse(core, token, SHELF_EXPIRED, REASON_SESSION_UNKNOWN);
         return NULL;
     }
     if (session->holder != holder) {
         SOMETIMES(SESSION_HOLDER_FENCED);
-        core_reply_result(core, token, SHELF_FENCED, REASON_SESSION_FENCED);
+        core_refuse(core, token, SHELF_FENCED, REASON_SESSION_FENCED);
         return NULL;
     }
     return session;
@@ -116,7 +116,7 @@ bool session_admits(struct core *core, uint64_t id, uint64_t holder, uint64_t se
         return false;
     case MEMORY_GONE:
         SOMETIMES(SESSION_BELOW_WINDOW);
-        core_reply_result(core, token, SHELF_EXPIRED, REASON_SESSION_WINDOW);
+        core_refuse(core, token, SHELF_EXPIRED, REASON_SESSION_WINDOW);
         return false;
     case MEMORY_NONE:
         return true;
@@ -253,7 +253,7 @@ void session_on_outcome(struct core *core, const struct session_request *request
         stored_answer(core, &result, token);
         return;
     case MEMORY_GONE:
-        core_reply_result(core, token, SHELF_EXPIRED, REASON_SESSION_WINDOW);
+        core_refuse(core, token, SHELF_EXPIRED, REASON_SESSION_WINDOW);
         return;
     case MEMORY_NONE:
         break;

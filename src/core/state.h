@@ -113,7 +113,7 @@ struct log {
     uint32_t zero_place;      /* where the zeroing write in flight goes */
     uint64_t zero_from;
 };
-#define ZERO_BYTES ((uint64_t)1 << 20)
+#define ZERO_BYTES (LOG_SEGMENT_BYTES / 32)
 #define LOG_OPENING_RESERVE ((uint64_t)64 << 10) /* end of the last segment, kept for opening records */
 
 /* ---- Regions ------------------------------------------------------------------------------------------------------- */
@@ -256,7 +256,7 @@ enum recovery_state {
 };
 
 #define RECOVERY_IOS 8u
-#define RECOVERY_IO_BYTES ((size_t)1 << 20)
+#define RECOVERY_IO_BYTES ((size_t)LOG_SEGMENT_BYTES / 32)
 
 struct recovery_io {
     struct io io;
@@ -351,6 +351,9 @@ struct core {
 void core_issue(struct core *core, struct io *io, uint32_t purpose);
 void core_reply(struct core *core, const struct reply *reply); /* in this step */
 void core_reply_result(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
+/* The newest record whose fate is open, or NULL. A refusal that rests on what is admitted waits for it (rule K2). */
+struct batch *core_batch_open(struct core *core);
+void core_refuse(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
 void core_stop(struct core *core, shelf_result result, const char *what, const char *reason, struct file_id file,
                uint64_t offset, uint64_t index);
 bool core_io_failed(struct core *core, const struct io *io, const char *what); /* stops the core on a fault */
@@ -399,7 +402,7 @@ void region_publish(struct core *core, struct region *region, uint64_t floor); /
 void catalog_on_request(struct core *core, const struct region_request *request, uint64_t token);
 void catalog_on_io(struct core *core, struct io *io);
 void catalog_continue(struct core *core);
-void catalog_applied(struct core *core, uint64_t index, uint64_t offset, uint32_t size);
+void catalog_applied(struct core *core, uint64_t index, uint64_t offset, const void *bytes, uint32_t size);
 /* The first catalog entry in the payload whose region needs memory before the payload can be applied. */
 bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size, struct catalog_entry *ret_entry);
 void catalog_mirror_rebuild(struct core *core);
@@ -414,6 +417,7 @@ void log_on_reserve(struct core *core, struct io *io);
 void log_on_zero(struct core *core, struct io *io);
 void log_on_hint(struct core *core, struct io *io);
 void log_on_tick(struct core *core);
+void log_retry(struct core *core);
 void log_background(struct core *core); /* extends and zeroes segments ahead of need */
 void log_hint_write(struct core *core, bool clean);
 struct io log_hint_io(struct core *core, bool clean);

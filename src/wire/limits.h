@@ -23,8 +23,13 @@
 #define REQUEST_RANGES_BYTES_MAX ((size_t)24 << 20)
 
 /* A record never leaves its segment; a full-sized transaction and its bookkeeping fit. */
+#ifdef SHELF_SIM /* the simulator's own build: small enough that segments fill and come round within a short run */
+#define LOG_SEGMENT_BYTES ((uint64_t)512 << 10)
+#define LOG_RECORD_BYTES_MAX ((size_t)360 << 10)
+#else
 #define LOG_SEGMENT_BYTES ((uint64_t)32 << 20)
 #define LOG_RECORD_BYTES_MAX ((size_t)26 << 20)
+#endif
 #define LOG_SEGMENTS_MAX 4096u
 #define RECORD_TXS_MAX 4096u
 

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * configuration_format.h: the coordinator of a single machine is the file `configuration`, 64 bytes, little-endian. It is
+ * replaced as a whole.
+ */
+#ifndef WIRE_CONFIGURATION_FORMAT_H
+#define WIRE_CONFIGURATION_FORMAT_H
+
+#include <stdint.h>
+
+#define CONFIGURATION_MAGIC  0x464e4f43464c4853ull /* "SHLFCONF" */
+#define CONFIGURATION_FORMAT 1u
+struct configuration {
+    uint64_t magic;
+    uint32_t crc; /* CRC32C of this struct with crc as zero */
+    uint16_t format;
+    uint16_t group;
+    uint64_t epoch;
+    uint64_t reserved[5];
+};
+_Static_assert(sizeof(struct configuration) == 64, "format");
+
+#endif

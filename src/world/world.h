@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * world.h: the one interface to the operating system. It executes what the core asks for (struct io) on one directory,
+ * and knows the clock, randomness and locks; it decides nothing.
+ *
+ *     world_open     the directory, its lock, the way files are written, address space
+ *     world_run      one io, to its end, in the calling thread
+ *     io_queue_...       many ios at once, for a thread that wants to do something else or wait for whichever is first
+ *
+ * W1  A directory has one world at a time, in all processes (file `lock`).
+ * W2  A result of OK means what io.h says, also on filesystems that refuse O_DIRECT. Short transfers, interrupts and
+ *     misaligned buffers are the world's business; errors are told once, never tried again.
+ * W3  A child made by fork() has none of the world's descriptors and no writable mapping; it keeps no lock alive.
+ */
+#ifndef WORLD_WORLD_H
+#define WORLD_WORLD_H
+
+#include <stdbool.h>
+
+#include "core/io.h"
+#include "shelf.h"
+
+#define WORLD_TEXT_MAX 256u /* bytes of a sentence that says what went wrong, with the NUL */
+
+struct world;
+
+struct world_options {
+    bool create;       /* make the directory if there is none */
+    bool exclusive;    /* with create: EXISTS if there is a shelf */
+    bool alias_single; /* readers and the core use one mapping (race detectors need to see one address) */
+    shelf_backend backend;
+};
+
+/* Opens the directory and takes its lock. After a failure `ret_text` says what went wrong. NOT_FOUND, EXISTS, BUSY,
+ * DENIED, UNAVAILABLE (no io_uring), NO_SPACE, NO_MEMORY, INVALID, IO. */
+shelf_result world_open(const char *path, const struct world_options *options, struct world **ret_world,
+                        char ret_text[WORLD_TEXT_MAX]);
+/* No io may be under way, no queue open. Pointers from IO_MAP end here. */
+void world_close(struct world *world);
+
+bool world_shelf_exists(const struct world *world); /* as of the open: a superblock had been published */
+shelf_backend world_backend(const struct world *world);
+uint32_t
+world_alignment(const struct world *world); /* of writes that a power cut does not tear into neighbours */
+
+/* The first io that failed by a fault of the device (IO_RESULT_ERROR), in words; "" if none did. Static until close. */
+const char *world_error(const struct world *world);
+
+uint64_t world_clock_ms(void);     /* wall clock */
+uint64_t world_monotonic_ns(void); /* never goes back */
+void world_random_fill(void *bytes, size_t size);
+
+/* Does somebody copy the checkpoint's files right now (shared lock on `checkpoint.lock`)? Two system calls. */
+bool world_checkpoint_held(struct world *world);
+
+/* Removes the files of regions that are not known any more. */
+void world_sweep(struct world *world, bool (*known)(void *context, uint32_t region), void *context);
+
+/* Executes the io and sets its result. Any number of threads at once. */
+void world_run(struct world *world, struct io *io);
+
+/* ---- Queues of ios -------------------------------------------------------------------------------------------------------- */
+
+/*
+ * A queue belongs to one thread, which starts ios and waits for whichever ends first. Reads, writes and syncs overlap
+ * where the back end can: through io_uring, or by `workers` helper threads. A plain queue without workers executes in
+ * io_queue_wait(), one after the other.
+ */
+struct io_queue;
+
+/* NULL: no memory, threads or ring. */
+struct io_queue *io_queue_open(struct world *world, uint32_t workers);
+void io_queue_close(struct io_queue *queue); /* nothing may be under way */
+
+void io_queue_start(struct io_queue *queue, struct io *io);
+/* A finished io; NULL after timeout_ms (-1: never), or because of io_queue_ring() since the last io_queue_wait(). */
+struct io *io_queue_wait(struct io_queue *queue, int timeout_ms);
+uint32_t io_queue_active(const struct io_queue *queue); /* started and not returned by io_queue_wait() */
+void io_queue_ring(struct io_queue *queue);             /* any thread: ends the owner's io_queue_wait() */
+
+/* ---- Sleeping and waking ------------------------------------------------------------------------------------------ */
+
+/* Sleeps while *word == value, at most timeout_ns (UINT64_MAX: for ever). May return early for no reason. */
+void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
+void futex_wake(_Atomic uint32_t *word, int count);
+
+#endif
