@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * commit.c: from a transaction to a receipt: a place in a session's window, the encoded request, the node, the answer.
+ *
+ *   C1  A sequence is answered before its place in the window is free again.
+ *   C2  A request is submitted again under another sequence only if the node said that the first one has had no effect and
+ *       never will: its session was forgotten (EXPIRED), or the sequence was fenced (ABORTED).
+ *   C3  An asynchronous commit is in one place: the node's, `reopen.waiting`, or the queue of completions. It takes no
+ *       memory of its own: it lives in its transaction, which ends when the completion is taken.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "client/detail.h"
+#include "client/handle.h"
+#include "client/tx_state.h"
+
+/* New sessions and new sequences that one commit tries; one is the rule. */
+enum { ATTEMPTS_MAX = 128 };
+
+/* ---- Common ------------------------------------------------------------------------------------------------------- */
+
+/* Is there anything to send? OK: yes, or not (*ret_empty), and then it is committed as it is: all that it read was exact at
+ * its index (R1). */
+static shelf_result commit_check(const struct shelf_tx *tx, const struct commit *commit, bool *ret_empty) {
+    shelf_result result = handle_check(shelf_tx_shelf(tx));
+    if (result == SHELF_OK && tx_failed(tx) != SHELF_OK)
+        result = tx_failure_repeat(tx);
+    *ret_empty = !tx_has_effects(tx) && commit->sequence_set == 0;
+    return result;
+}
+
+static struct shelf_receipt receipt_empty(const struct shelf_tx *tx) {
+    return (struct shelf_receipt){.index = shelf_tx_index(tx), .durability = SHELF_DURABLE_NOT};
+}
+
+/* C2. */
+static bool session_forgotten(const struct commit *commit, const struct reply *reply) {
+    return !commit->session && reply->result == SHELF_EXPIRED && reply->reason == REASON_SESSION_UNKNOWN;
+}
+static bool sequence_burnt(const struct commit *commit, const struct reply *reply) {
+    return commit->sequence_set == 0 && reply->result == SHELF_ABORTED;
+}
+
+/* ---- With waiting ------------------------------------------------------------------------------------------------- */
+
+/* One submission, its place taken. */
+static shelf_result commit_call(struct shelf *s, const struct commit *commit,
+                                const struct commit_request *request, uint32_t deadline_ms,
+                                struct reply *ret_reply) {
+    shelf_result result = node_call(s->node, request, request->header.size, deadline_ms, ret_reply);
+    if (result != SHELF_OK) {
+        *ret_reply = (struct reply){.result = result, .reason = REASON_NONE};
+    } else if (ret_reply->result == SHELF_OK) {
+        lane_committed(commit->lane, commit->sequence);
+    } else {
+        reply_explain(ret_reply);
+    }
+    ret_reply->receipt.sequence = commit->sequence;
+    return (shelf_result)ret_reply->result;
+}
+
+static shelf_result commit_submit(struct shelf *s, struct shelf_tx *tx, struct commit *commit,
+                                  uint32_t deadline_ms, struct reply *ret_reply) {
+    for (uint32_t attempt = 0;; attempt++) {
+        shelf_result result = place_take(s, commit, deadline_ms);
+        if (result != SHELF_OK)
+            return result;
+        struct lane *lane = commit->lane;
+        const struct commit_request *request = (const void *)tx->encoded;
+        if (attempt > 0)
+            tx_retarget(tx, lane->session, lane->holder, commit->sequence);
+        else
+            result = tx_encode(tx, lane->session, lane->holder, commit->sequence, &request);
+        if (result == SHELF_OK)
+            result = commit_call(s, commit, request, deadline_ms, ret_reply);
+        else
+            *ret_reply = (struct reply){.result = result};
+        lane_release(s, lane, commit->sequence);
+        if (session_forgotten(commit, ret_reply))
+            lane_bury(s, lane);
+        else if (!sequence_burnt(commit, ret_reply))
+            return result;
+        if (attempt == ATTEMPTS_MAX)
+            return result;
+    }
+}
+
+shelf_result commit_run(struct shelf_tx *tx, uint32_t deadline_ms, struct shelf_receipt *ret_receipt) {
+    struct shelf *s = shelf_tx_shelf(tx);
+    struct commit *commit = tx_commit_of(tx);
+    bool empty;
+    shelf_result result = commit_check(tx, commit, &empty);
+    if (result == SHELF_OK && empty) {
+        if (ret_receipt)
+            *ret_receipt = receipt_empty(tx);
+    } else if (result == SHELF_OK) {
+        struct reply reply;
+        result = commit_submit(s, tx, commit, deadline_ms, &reply);
+        if (ret_receipt && result == SHELF_OK)
+            *ret_receipt = reply.receipt;
+        else if (ret_receipt && result == SHELF_UNKNOWN)
+            *ret_receipt = (struct shelf_receipt){.sequence = commit->sequence};
+    }
+    tx_end(tx);
+    return result;
+}
+
+shelf_result shelf_commit(struct shelf_tx *tx, struct shelf_receipt *ret_receipt) {
+    return commit_run(tx, shelf_tx_shelf(tx)->commit_deadline_ms, ret_receipt);
+}
+
+/* ---- The queue of completions ------------------------------------------------------------------------------------- */
+
+/* The descriptor is touched under the lock, so it never disagrees with the queue. */
+static void completion_push(struct shelf *s, struct commit *commit) {
+    commit->next = NULL;
+    pthread_mutex_lock(&s->queue_mutex);
+    if (s->queue_first) {
+        s->queue_last->next = commit;
+    } else {
+        s->queue_first = commit;
+        (void)!write(s->queue_fd, &(uint64_t){1}, sizeof(uint64_t));
+    }
+    s->queue_last = commit;
+    pthread_mutex_unlock(&s->queue_mutex);
+    atomic_fetch_sub(&s->async_count, 1);
+    handle_wake(s);
+}
+
+/* Unlinks up to `count_max`, in order. */
+static struct commit *completions_pop(struct shelf *s, size_t count_max) {
+    pthread_mutex_lock(&s->queue_mutex);
+    struct commit *first = s->queue_first, *last = NULL;
+    for (size_t count = 0; count < count_max && s->queue_first; count++) {
+        last = s->queue_first;
+        s->queue_first = last->next;
+    }
+    if (last) {
+        last->next = NULL;
+        if (!s->queue_first)
+            (void)!read(s->queue_fd, &(uint64_t){0}, sizeof(uint64_t));
+    }
+    pthread_mutex_unlock(&s->queue_mutex);
+    return last ? first : NULL;
+}
+
+size_t shelf_completions(struct shelf *s, struct shelf_completion *ret_completions, size_t count_max) {
+    if (handle_check(s) != SHELF_OK)
+        return 0;
+    size_t count = 0;
+    for (struct commit *commit = completions_pop(s, count_max), *next; commit; commit = next) {
+        next = commit->next;
+        ret_completions[count++] = (struct shelf_completion){
+            .tag = commit->tag,
+            .result = (shelf_result)commit->request.reply.result,
+            .receipt = commit->request.reply.receipt,
+        };
+        tx_end(commit->tx);
+    }
+    return count;
+}
+
+int shelf_completion_fd(struct shelf *s) {
+    return handle_check(s) == SHELF_OK ? s->queue_fd : -1;
+}
+
+void completions_discard(struct shelf *s) {
+    for (struct commit *commit = completions_pop(s, SIZE_MAX), *next; commit; commit = next) {
+        next = commit->next;
+        tx_end(commit->tx);
+    }
+}
+
+/* ---- Without waiting ---------------------------------------------------------------------------------------------- */
+
+static void commit_done(struct node_request *request);
+
+static struct commit *commit_of(struct node_request *request) {
+    return (struct commit *)(void *)((char *)request - offsetof(struct commit, request));
+}
+
+/* The place is taken, the request encoded for it. */
+static void commit_post(struct shelf *s, struct commit *commit) {
+    const struct commit_request *bytes = (const void *)commit->tx->encoded;
+    commit->request = (struct node_request){.bytes = bytes, .size = bytes->header.size, .done = commit_done};
+    node_post(s->node, &commit->request);
+}
+
+/* Tries a new place; false: there is none now. */
+static bool commit_repost(struct shelf *s, struct commit *commit) {
+    if (!place_try(s, commit))
+        return false;
+    tx_retarget(commit->tx, commit->lane->session, commit->lane->holder, commit->sequence);
+    commit_post(s, commit);
+    return true;
+}
+
+/* The waiting ones get places in the new lane, or the reason why there is none. */
+static void reopen_done(struct node_request *request) {
+    struct shelf *s = (struct shelf *)(void *)((char *)request - offsetof(struct shelf, reopen.request));
+    struct reply reply = request->reply;
+    if (reply.result == SHELF_OK)
+        reply.result = lanes_add(s, &reply);
+    pthread_mutex_lock(&s->lanes_mutex);
+    struct commit *waiting = s->reopen.waiting;
+    s->reopen.waiting = NULL;
+    s->reopen.busy = false;
+    pthread_mutex_unlock(&s->lanes_mutex);
+    for (struct commit *commit = waiting, *next; commit; commit = next) {
+        next = commit->next;
+        if (reply.result == SHELF_OK && commit_repost(s, commit))
+            continue;
+        commit->request.reply.result = reply.result == SHELF_OK ? (uint32_t)SHELF_UNAVAILABLE : reply.result;
+        completion_push(s, commit);
+    }
+}
+
+/* Puts the commit aside until there is a new lane. */
+static void reopen_wait(struct shelf *s, struct commit *commit) {
+    pthread_mutex_lock(&s->lanes_mutex);
+    commit->next = s->reopen.waiting;
+    s->reopen.waiting = commit;
+    bool mine = !s->reopen.busy;
+    s->reopen.busy = true;
+    pthread_mutex_unlock(&s->lanes_mutex);
+    if (!mine)
+        return;
+    s->reopen.bytes =
+        (struct session_request){.header = {.size = sizeof(s->reopen.bytes), .kind = REQUEST_SESSION_OPEN}};
+    s->reopen.request = (struct node_request){
+        .bytes = &s->reopen.bytes, .size = sizeof(s->reopen.bytes), .done = reopen_done};
+    node_post(s->node, &s->reopen.request);
+}
+
+/* In the thread that drives the node: short, never blocking. A session may be closed as soon as its window is empty, so the
+ * old place is given back last. */
+static void commit_done(struct node_request *request) {
+    struct commit *commit = commit_of(request);
+    struct shelf *s = shelf_tx_shelf(commit->tx);
+    struct reply *reply = &request->reply;
+    struct lane *lane = commit->lane;
+    uint64_t sequence = commit->sequence;
+    bool forgotten = session_forgotten(commit, reply);
+    if (forgotten)
+        lane_bury(s, lane);
+    else if (reply->result == SHELF_OK)
+        lane_committed(lane, sequence);
+    bool again = (forgotten || sequence_burnt(commit, reply)) && commit_repost(s, commit);
+    lane_release(s, lane, sequence);
+    if (again)
+        return;
+    if (forgotten) {
+        reopen_wait(s, commit);
+        return;
+    }
+    reply->receipt.sequence = sequence;
+    completion_push(s, commit);
+}
+
+shelf_result shelf_commit_async(struct shelf_tx *tx, uint64_t tag) {
+    struct shelf *s = shelf_tx_shelf(tx);
+    struct commit *commit = tx_commit_of(tx);
+    commit->tx = tx;
+    commit->tag = tag;
+    bool empty;
+    shelf_result result = commit_check(tx, commit, &empty);
+    if (result == SHELF_OK && empty) {
+        commit->request.reply = (struct reply){.result = SHELF_OK, .receipt = receipt_empty(tx)};
+        atomic_fetch_add(&s->async_count, 1);
+        completion_push(s, commit);
+        return SHELF_OK;
+    }
+    if (result == SHELF_OK)
+        result = place_take(s, commit, s->commit_deadline_ms);
+    if (result == SHELF_OK) {
+        const struct commit_request *request;
+        result = tx_encode(tx, commit->lane->session, commit->lane->holder, commit->sequence, &request);
+        if (result != SHELF_OK)
+            lane_release(s, commit->lane, commit->sequence);
+    }
+    if (result != SHELF_OK) {
+        tx_end(tx);
+        return result;
+    }
+    atomic_fetch_add(&s->async_count, 1);
+    commit_post(s, commit);
+    return SHELF_OK;
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * detail.c: the sentence behind shelf_detail(), in memory of the thread's own.
+ */
+#include "client/detail.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "shelf.h"
+
+static _Thread_local char detail[256];
+
+void detail_set(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(detail, sizeof(detail), format, arguments);
+    va_end(arguments);
+}
+
+void detail_clear(void) {
+    detail[0] = '\0';
+}
+
+const char *shelf_detail(void) {
+    return detail;
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * result.c: names and sentences of results, from the one list in shelf.h.
+ */
+#include "shelf.h"
+
+const char *shelf_result_name(shelf_result result) {
+    switch (result) {
+#define X(name, code, text) \
+    case SHELF_##name:      \
+        return #name;
+        SHELF_RESULT_LIST(X)
+#undef X
+    }
+    return "?";
+}
+
+const char *shelf_result_text(shelf_result result) {
+    switch (result) {
+#define X(name, code, text) \
+    case SHELF_##name:      \
+        return text;
+        SHELF_RESULT_LIST(X)
+#undef X
+    }
+    return "?";
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * shared_copy.h: the reader's half of the seqlock of wire/image.h: bytes that may change while they are copied.
+ *
+ * What was copied counts only after the version was found unchanged, so the copy may be torn in any way but must really
+ * happen between the two looks at the version:
+ *
+ *   - Every access is volatile, so the compiler neither drops, repeats nor invents one, and moves none across the
+ *     acquire load before or the acquire fence after it. On x86-64 loads are not reordered with loads, whatever their
+ *     width and alignment; so the copy may use whole vectors.
+ *   - On other processors, and under ThreadSanitizer, which is to see that both sides are atomic, the copy is made of relaxed
+ *     atomic words, bytes at the edges.
+ */
+#ifndef CLIENT_SHARED_COPY_H
+#define CLIENT_SHARED_COPY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "wire/limits.h"
+
+#if defined(__SANITIZE_THREAD__)
+#define SHARED_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SHARED_THREAD_SANITIZER 1
+#endif
+#endif
+
+/* ThreadSanitizer knows no fences; it runs on processors on which this one is a matter of the compiler alone. */
+static inline void shared_fence_acquire(void) {
+#ifdef SHARED_THREAD_SANITIZER
+    atomic_signal_fence(memory_order_acquire);
+#else
+    atomic_thread_fence(memory_order_acquire);
+#endif
+}
+
+#if defined(__x86_64__) && !defined(SHARED_THREAD_SANITIZER)
+
+typedef long long shared_vector __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint64_t shared_u64 __attribute__((aligned(1), may_alias));
+typedef uint32_t shared_u32 __attribute__((aligned(1), may_alias));
+
+#define SHARED_MOVE(type, at)                                           \
+    do {                                                                \
+        type shared_move_value = *(const volatile type *)(from + (at)); \
+        *(type *)(to + (at)) = shared_move_value;                       \
+    } while (0)
+
+/* All of a line: loads first, so that none waits for a store. */
+static inline __attribute__((always_inline)) void shared_copy_line(uint8_t *to, const uint8_t *from) {
+    const volatile shared_vector *source = (const volatile shared_vector *)from;
+    shared_vector *target = (shared_vector *)to;
+    shared_vector a = source[0], b = source[1], c = source[2], d = source[3];
+    target[0] = a;
+    target[1] = b;
+    target[2] = c;
+    target[3] = d;
+}
+
+/* 1 to 64 bytes, as two or four pieces that may overlap. */
+static inline __attribute__((always_inline)) void shared_copy(uint8_t *to, const uint8_t *from, size_t size) {
+    if (size == LINE_SIZE) {
+        shared_copy_line(to, from);
+    } else if (size > 16) {
+        SHARED_MOVE(shared_vector, 0);
+        SHARED_MOVE(shared_vector, size - 16);
+        if (size > 32) {
+            SHARED_MOVE(shared_vector, 16);
+            SHARED_MOVE(shared_vector, size - 32);
+        }
+    } else if (size >= 8) {
+        SHARED_MOVE(shared_u64, 0);
+        SHARED_MOVE(shared_u64, size - 8);
+    } else if (size >= 4) {
+        SHARED_MOVE(shared_u32, 0);
+        SHARED_MOVE(shared_u32, size - 4);
+    } else {
+        SHARED_MOVE(uint8_t, 0);
+        SHARED_MOVE(uint8_t, size / 2);
+        SHARED_MOVE(uint8_t, size - 1);
+    }
+}
+
+#undef SHARED_MOVE
+
+/* Relaxed loads and comparisons, in one instruction each, which compilers do not make of atomic ones. */
+static inline __attribute__((always_inline)) bool shared_u64_is(const _Atomic uint64_t *word,
+                                                                uint64_t value) {
+    bool same;
+    __asm__ volatile("cmpq %[value], %[word]"
+                     : "=@cce"(same)
+                     : [value] "r"(value), [word] "m"(*word)
+                     : "memory");
+    return same;
+}
+static inline __attribute__((always_inline)) bool shared_u32_is(const _Atomic uint32_t *word,
+                                                                uint32_t value) {
+    bool same;
+    __asm__ volatile("cmpl %[value], %[word]"
+                     : "=@cce"(same)
+                     : [value] "ri"(value), [word] "m"(*word)
+                     : "memory");
+    return same;
+}
+
+#else
+
+static inline void shared_copy(uint8_t *to, const uint8_t *from, size_t size) {
+    size_t at = 0;
+    while (at < size) {
+        const uint8_t *source = from + at;
+        if (((uintptr_t)source & 7) == 0 && size - at >= 8) {
+            uint64_t word = __atomic_load_n((const uint64_t *)(const void *)source, __ATOMIC_RELAXED);
+            memcpy(to + at, &word, sizeof(word));
+            at += 8;
+        } else {
+            to[at++] = __atomic_load_n(source, __ATOMIC_RELAXED);
+        }
+    }
+}
+static inline void shared_copy_line(uint8_t *to, const uint8_t *from) {
+    shared_copy(to, from, LINE_SIZE);
+}
+
+static inline bool shared_u64_is(const _Atomic uint64_t *word, uint64_t value) {
+    return atomic_load_explicit(word, memory_order_relaxed) == value;
+}
+static inline bool shared_u32_is(const _Atomic uint32_t *word, uint32_t value) {
+    return atomic_load_explicit(word, memory_order_relaxed) == value;
+}
+
+#endif
+
+#endif

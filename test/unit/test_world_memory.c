@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Memory of regions: two addresses for the same bytes, growth without movement, and what is left when a region goes.
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "wire/limits.h"
+#include "world_fixture.h"
+
+static const uint64_t mib = (uint64_t)1 << 20;
+
+static struct region_memory map(struct world *world, uint32_t region, uint64_t size, uint64_t size_max) {
+    struct io io = {
+        .kind = IO_MAP, .file = {.region = region}, .size = size, .size_max = size_max, .result = 99};
+    world_run(world, &io);
+    assert_int_equal(io.result, IO_RESULT_OK);
+    return io.memory;
+}
+
+static void unmap(struct world *world, uint32_t region) {
+    struct io io = {.kind = IO_UNMAP, .file = {.region = region}, .result = 99};
+    world_run(world, &io);
+    assert_int_equal(io.result, IO_RESULT_OK);
+}
+
+static void ends_check(const struct region_memory *memory, uint64_t size, uint8_t mark) {
+    uint64_t lines = size / LINE_SIZE, pages = size / PAGE_SIZE;
+    assert_int_equal(memory->data[size - 1], 0);
+    assert_int_equal(memory->versions[lines - 1], 0);
+    assert_int_equal(memory->pages[pages - 1].slot, 0);
+    assert_int_equal(memory->blocks[(pages - 1) / TABLE_BLOCK_PAGES].slot, 0);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(memory->bits[i][(pages - 1) / 64], 0);
+        memory->bits[i][(pages - 1) / 64] = mark;
+    }
+    memory->pages[pages - 1].slot = mark;
+    memory->blocks[(pages - 1) / TABLE_BLOCK_PAGES].slot = mark;
+    memory->data[size - 1] = mark;
+    memory->versions[lines - 1] = mark;
+    assert_int_equal(memory->data_view[size - 1], mark);
+    assert_int_equal(memory->versions_view[lines - 1], mark);
+}
+
+static void test_map_shows_the_same_bytes_twice(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    struct region_memory one = map(world, 2, PAGE_SIZE, 64ull << 30);
+    struct region_memory two = map(world, 3, 3 * mib + PAGE_SIZE, 4 * mib);
+    ends_check(&one, PAGE_SIZE, 7);
+    ends_check(&two, 3 * mib + PAGE_SIZE, 9);
+    assert_ptr_not_equal(one.data, one.data_view);
+    assert_int_equal(one.data[PAGE_SIZE - 1], 7);
+    assert_int_equal((uintptr_t)two.data % (2 * mib), 0);
+    world_close(world);
+}
+
+static void test_growth_moves_nothing(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    uint64_t size = PAGE_SIZE;
+    struct region_memory first = map(world, 2, size, 1ull << 36);
+    ends_check(&first, size, 1);
+    for (uint8_t mark = 2; mark < 15; mark++) {
+        uint64_t before = size;
+        size = size * 2 + PAGE_SIZE * (mark % 3);
+        struct region_memory memory = map(world, 2, size, 1ull << 36);
+        assert_memory_equal(&memory, &first, sizeof(memory));
+        assert_int_equal(memory.data_view[before - 1], mark - 1);
+        // Its page table was in use up to there; the next page is untouched.
+        assert_int_equal(memory.pages[before / PAGE_SIZE].slot, 0);
+        memory.data[size - 1] = 0;
+        memory.versions[size / LINE_SIZE - 1] = mark;
+        memory.data[size - 1] = mark;
+        assert_int_equal(memory.versions_view[size / LINE_SIZE - 1], mark);
+    }
+    world_close(world);
+}
+
+static int child_signal(void (*act)(const struct region_memory *), const struct region_memory *memory) {
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        (void)signal(SIGSEGV, SIG_DFL);
+        act(memory);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : WIFEXITED(status) && WEXITSTATUS(status) != 0 ? -1 : 0;
+}
+
+static void write_view(const struct region_memory *memory) {
+    volatile uint8_t *byte;
+    memcpy(&byte, &memory->data_view, sizeof(byte)); // no cast takes the const away
+    *byte = 1;
+}
+
+static void write_version_view(const struct region_memory *memory) {
+    volatile uint64_t *version;
+    memcpy(&version, &memory->versions_view, sizeof(version));
+    *version = 1;
+}
+
+static void write_core(const struct region_memory *memory) {
+    *(volatile uint8_t *)memory->data = 1;
+}
+
+static void read_view(const struct region_memory *memory) {
+    _exit(*(const volatile uint8_t *)memory->data_view == 5 ? 0 : 1);
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FAULTS false /* sanitizers turn the signal into a report and an exit code */
+#else
+#define FAULTS true
+#endif
+
+static void test_readers_and_children_cannot_write(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    struct region_memory memory = map(world, 2, PAGE_SIZE, mib);
+    memory.data[0] = 5;
+    if (FAULTS) {
+        assert_int_equal(child_signal(write_view, &memory), SIGSEGV);
+        assert_int_equal(child_signal(write_version_view, &memory), SIGSEGV);
+        assert_int_equal(child_signal(write_core, &memory), SIGSEGV); // not even there in a child
+    }
+    assert_int_equal(child_signal(read_view, &memory), 0);
+    assert_int_equal(memory.data_view[0], 5);
+    world_close(world);
+}
+
+static void test_unmap_gives_memory_back_and_stays_readable(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    uint64_t size = 8 * mib;
+    struct region_memory old = map(world, 2, size, 16 * mib);
+    memset(old.data, 1, size);
+    memset(old.pages, 1, 64);
+    atomic_store(&old.versions[100], 5);
+    unmap(world, 2);
+    unsigned char resident[2048] = {0};
+    assert_int_equal(mincore(old.data, size, resident), 0);
+    for (size_t i = 0; i < size / PAGE_SIZE; i++) {
+        assert_int_equal(resident[i] & 1, 0);
+    }
+    // The stretch goes to the next region that fits; late readers of the old one see zeros, or the new one's bytes.
+    struct region_memory larger = map(world, 3, PAGE_SIZE, 32 * mib);
+    assert_ptr_not_equal(larger.data, old.data);
+    struct region_memory next = map(world, 4, PAGE_SIZE, 4 * mib);
+    assert_ptr_equal(next.data, old.data);
+    assert_int_equal(next.data[0], 0);
+    assert_int_equal(next.versions[0], 0);
+    assert_int_equal(next.pages[0].slot, 0);
+    next.data[0] = 2;
+    const volatile uint8_t *late = old.data_view;
+    assert_int_equal(late[0], 2);
+    uint64_t sum = 0;
+    for (uint64_t offset = PAGE_SIZE; offset < size; offset += PAGE_SIZE) {
+        sum += late[offset];
+    }
+    assert_int_equal(sum, 0);
+    assert_int_equal(old.versions_view[100], 0);
+    assert_int_equal(old.versions_view[size / LINE_SIZE - 1], 0);
+    // It grows into what was covered.
+    (void)map(world, 4, 4 * mib, 4 * mib);
+    next.data[4 * mib - 1] = 3;
+    assert_int_equal(late[4 * mib - 1], 3);
+    assert_int_equal(late[8 * mib - 1], 0);
+    world_close(world);
+}
+
+// Address space is finite: without reuse, a thousand of these would not fit.
+static void test_create_and_drop_for_ever(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    for (uint32_t region = 2; region < 1500; region++) {
+        struct region_memory memory = map(world, region, PAGE_SIZE, 1ull << 36);
+        assert_int_equal(memory.data[0], 0);
+        memory.data[0] = 1;
+        unmap(world, region);
+    }
+    world_close(world);
+}
+
+static void test_too_much_is_no_memory(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    uint32_t region = 2;
+    struct io io;
+    do {
+        io = (struct io){
+            .kind = IO_MAP, .file = {.region = region++}, .size = PAGE_SIZE, .size_max = 1ull << 40};
+        world_run(world, &io);
+    } while (io.result == IO_RESULT_OK && region < 1000);
+    assert_int_equal(io.result, IO_RESULT_NO_MEMORY);
+    // Small ones still find a place.
+    (void)map(world, 2000, PAGE_SIZE, PAGE_SIZE);
+    world_close(world);
+}
+
+static void test_single_alias(void **state) {
+    struct fixture *fixture = *state;
+    struct world_options options = {.create = true, .alias_single = true};
+    struct world *world = NULL;
+    char text[WORLD_TEXT_MAX];
+    assert_int_equal(world_open(fixture->path, &options, &world, text), SHELF_OK);
+    struct region_memory memory = map(world, 2, 2 * mib, 4 * mib);
+    assert_ptr_equal(memory.data, memory.data_view);
+    assert_ptr_equal(memory.versions, memory.versions_view);
+    ends_check(&memory, 2 * mib, 3);
+    unmap(world, 2);
+    struct region_memory next = map(world, 3, mib, 4 * mib);
+    assert_ptr_equal(next.data, memory.data);
+    ends_check(&next, mib, 4);
+    assert_int_equal(memory.data_view[2 * mib - 1], 0);
+    world_close(world);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(test_map_shows_the_same_bytes_twice),
+        TEST(test_growth_moves_nothing),
+        TEST(test_readers_and_children_cannot_write),
+        TEST(test_unmap_gives_memory_back_and_stays_readable),
+        TEST(test_create_and_drop_for_ever),
+        TEST(test_too_much_is_no_memory),
+        TEST(test_single_alias),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
