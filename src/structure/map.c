@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The map: extendible hashing in which a key is found by reading four places, each small and in its own lines:
+//
+//   head        one line, changed only when the directory doubles
+//   directory   8 bytes, by the hash's top bits; some KiB for a million keys
+//   bucket      one line of 7 slots, by the hash's low bits, in a segment of 256 buckets
+//   entry       sizes, key and value in one allocation, read in one piece where it is small
+//
+// A slot holds 28 bits of the hash (the top ones: tag), so that entries of other keys are practically never read, and
+// the bucket knows the entry's size, so that exactly its lines are read (and prefetched). Because the tag includes the
+// bits that choose the segment, a segment is split without reading its entries.
+//
+// An entry lies in the bucket that its hash says, its home, or when that is full in another bucket of the home's group
+// of four; the home counts those (`away`), and only when there are some the others are searched.
+//
+// I1. A directory entry at index i of depth D leads to a segment of depth d <= D whose keys' hashes begin with the top
+//     d bits of i; all 2^(D-d) indexes with these bits lead to it.
+// I2. A slot's tag is the top of its key's hash; the slot lies in home xor distance, distance < 4.
+// I3. A bucket's `away` is the number of slots in its group whose home it is and which lie elsewhere.
+// I4. No key is in the map twice.
+// I5. The sum of the head's stripes is the number of entries.
+
+#include "structure/map.h"
+#include "client/tx_inline.h"
+
+// ---- Refusals -------------------------------------------------------------------------------------------------------
+
+shelf_result map_refuse(struct map map, uint64_t offset, const char *what) {
+    return REFUSE(CORRUPT, "region %u, map at %llu: at offset %llu %s", map.place.region,
+                  (unsigned long long)map.head, (unsigned long long)offset, what);
+}
+
+void map_refuse_head(shelf_map handle) {
+    detail_set("there is no map at address %016llx: was it dropped?", (unsigned long long)handle.header);
+}
+
+// ---- Entries --------------------------------------------------------------------------------------------------------
+
+// Copies from what is here of the entry, and reads the rest, which no first line can hold, to where it is wanted.
+INLINE shelf_result entry_copy(const struct map *map, const struct entry *entry, uint64_t from,
+                               unsigned char *to, size_t size) {
+    size_t here = from >= entry->have ? 0 : entry->have - from < size ? entry->have - from : size;
+    if (here > 0) {
+        memcpy(to, entry->bytes + from, here);
+    }
+    return size > here ? link_read(map->place, entry->offset + from + here, to + here, size - here)
+                       : SHELF_OK;
+}
+
+shelf_result map_entry_copy(const struct map *map, const struct entry *entry, uint64_t from, void *to,
+                            size_t size) {
+    return entry_copy(map, entry, from, to, size);
+}
+
+INLINE shelf_result value_copy(const struct map *map, const struct entry *entry, void *to, size_t to_max) {
+    size_t size = entry->value_size < to_max ? entry->value_size : to_max;
+    return entry_copy(map, entry, sizeof(struct map_entry) + entry->key_size, to, size);
+}
+
+shelf_result map_value_copy(const struct map *map, const struct entry *entry, void *to, size_t to_max) {
+    return value_copy(map, entry, to, to_max);
+}
+
+shelf_result map_key_copy(const struct map *map, const struct entry *entry, void *to, size_t to_max) {
+    return entry_copy(map, entry, sizeof(struct map_entry), to,
+                      entry->key_size < to_max ? entry->key_size : to_max);
+}
+
+static shelf_result key_equal_by_pieces(const struct map *map, const struct entry *entry,
+                                        const unsigned char *key, bool *ret_equal) {
+    *ret_equal = true;
+    for (size_t done = 0; *ret_equal && done < entry->key_size; done += MAP_KEY_PIECE) {
+        unsigned char piece[MAP_KEY_PIECE];
+        size_t size = entry->key_size - done < sizeof(piece) ? entry->key_size - done : sizeof(piece);
+        TRY(map_entry_copy(map, entry, sizeof(struct map_entry) + done, piece, size));
+        *ret_equal = memcmp(piece, key + done, size) == 0;
+    }
+    return SHELF_OK;
+}
+
+// Keys of 8 bytes and more: words, the last one overlapping. Shorter ones are left to the library.
+INLINE bool bytes_equal(const unsigned char *a, const unsigned char *b, size_t size) {
+    if (size < 8) {
+        return memcmp(a, b, size) == 0;
+    }
+    uint64_t differs = hash_load_u64(a + size - 8) ^ hash_load_u64(b + size - 8);
+    for (size_t at = 0; at + 8 < size; at += 8) {
+        differs |= hash_load_u64(a + at) ^ hash_load_u64(b + at);
+    }
+    return differs == 0;
+}
+
+INLINE shelf_result key_equal(const struct map *map, const struct entry *entry, const void *key,
+                              size_t key_size, bool *ret_equal) {
+    if (__builtin_expect(entry->key_size != key_size, 0)) {
+        *ret_equal = false;
+        return SHELF_OK;
+    }
+    if (__builtin_expect(sizeof(struct map_entry) + key_size > entry->have, 0)) {
+        return key_equal_by_pieces(map, entry, key, ret_equal);
+    }
+    *ret_equal = bytes_equal(entry->bytes + sizeof(struct map_entry), key, key_size);
+    return SHELF_OK;
+}
+
+// ---- Finding --------------------------------------------------------------------------------------------------------
+
+// Searches the bucket that was read for the key with this tag, among the slots of that distance from their home.
+static shelf_result bucket_search(const struct map *map, struct spot *spot, unsigned distance, uint64_t tag,
+                                  const void *key, size_t key_size, struct entry *ret_entry) {
+    for (unsigned match = bucket_match(&spot->bucket, tag); match != 0; match &= match - 1) {
+        unsigned slot = (unsigned)__builtin_ctz(match);
+        uint64_t word = spot->bucket.slots[slot];
+        if (word == 0 || meta_distance(spot->bucket.meta, slot) != distance) {
+            continue;
+        }
+        bool equal;
+        TRY(map_entry_read(map, slot_entry(word), meta_units(spot->bucket.meta, slot), ret_entry));
+        TRY(key_equal(map, ret_entry, key, key_size, &equal));
+        if (equal) {
+            spot->slot = slot;
+            return SHELF_OK;
+        }
+    }
+    return SHELF_NOT_FOUND;
+}
+
+shelf_result map_find(const struct map *map, uint64_t hash, const void *key, size_t key_size,
+                      struct spot *ret_spot, struct entry *ret_entry) {
+    TRY(map_segment(map, hash, &ret_spot->segment));
+    for (unsigned distance = 0; distance < MAP_GROUP; distance++) {
+        ret_spot->number = hash_home(hash) ^ distance;
+        TRY(map_bucket_read(map, &ret_spot->segment, ret_spot->number, &ret_spot->bucket));
+        shelf_result result =
+            bucket_search(map, ret_spot, distance, hash_tag(hash), key, key_size, ret_entry);
+        if (result != SHELF_NOT_FOUND || (distance == 0 && meta_away(ret_spot->bucket.meta) == 0)) {
+            return result;
+        }
+    }
+    return SHELF_NOT_FOUND;
+}
+
+// ---- Get ------------------------------------------------------------------------------------------------------------
+
+// A get goes through three stages, of which the latter two each wait for memory once: segment, bucket, entry. They
+// handle what is usual, without calls: the key is in the first slot of its home bucket that has its tag, the entry is
+// small, nothing is in the way of reading. For everything else they give up, and get_unusual() begins anew.
+struct lookup {
+    uint64_t hash;
+    uint64_t bucket; // offset
+    uint64_t entry;  // offset of the candidate
+    unsigned units;  // its size
+    bool is_usual;   // has not given up
+    bool is_absent;  // there is no such key, for certain
+};
+
+#define LOOKUP_KEY_MAX 56u // more does not fit into an entry's first line
+// Lines that one key can need: head, directory, bucket, entry, which may begin anywhere.
+#define LOOKUP_LINES (3u + (MAP_UNITS_MAX * MAP_UNIT + 63u) / 64u + 1u)
+
+INLINE bool window_load(struct tx_window *window, uint64_t offset, uint64_t *ret_word) {
+    uint64_t version;
+    if (!tx_line_open(window, offset, &version)) {
+        return false;
+    }
+    *ret_word = shared_load_u64(tx_line_bytes(window, offset));
+    return tx_line_close(window, offset, version);
+}
+
+INLINE bool window_map_load(struct tx_window *window, uint64_t head, struct map *ret_map) {
+    uint64_t version;
+    if (head % 64 != 0 || !tx_line_open(window, head, &version)) {
+        return false;
+    }
+    uint64_t word = shared_load_u64(tx_line_bytes(window, head));
+    ret_map->seed = shared_load_u64(tx_line_bytes(window, head + 8));
+    ret_map->depth = (uint32_t)(word >> 40 & 31);
+    ret_map->directory = word & (((uint64_t)1 << 40) - 1);
+    return tx_line_close(window, head, version) && word >> 45 == MAP_WORD && ret_map->directory % 16 == 0;
+}
+
+INLINE bool lookup_segment(struct tx_window *window, const struct map *map, struct lookup *lookup) {
+    uint64_t word;
+    if (!window_load(window, map_directory_offset(map, lookup->hash), &word)) {
+        return false;
+    }
+    uint64_t segment = word & (((uint64_t)1 << 48) - 1);
+    lookup->bucket = segment + hash_home(lookup->hash) * sizeof(struct map_bucket);
+    return segment != 0 && segment % 64 == 0 && word >> 48 <= map->depth;
+}
+
+INLINE bool lookup_bucket(struct tx_window *window, struct lookup *lookup) {
+    _Alignas(16) struct map_bucket bucket;
+    uint64_t version;
+    if (!tx_line_open(window, lookup->bucket, &version)) {
+        return false;
+    }
+    shared_copy((uint8_t *)&bucket, tx_line_bytes(window, lookup->bucket), sizeof(bucket));
+    if (!tx_line_close(window, lookup->bucket, version) || bucket.meta >> 56 != MAP_BUCKET_MARK) {
+        return false;
+    }
+    unsigned match = bucket_match(&bucket, hash_tag(lookup->hash));
+    if (__builtin_expect(match == 0, 0)) {
+        lookup->is_absent = meta_away(bucket.meta) == 0;
+        return lookup->is_absent;
+    }
+    unsigned slot = (unsigned)__builtin_ctz(match);
+    lookup->entry = slot_entry(bucket.slots[slot]);
+    lookup->units = meta_units(bucket.meta, slot);
+    return lookup->entry != 0;
+}
+
+// Is it the key? By aligned words of the entry, whose last one may reach beyond the key but not beyond the entry.
+INLINE bool key_is(const uint8_t *stored, const unsigned char *key, size_t key_size) {
+    uint64_t differs = 0;
+    size_t at = 0;
+    for (; at + 8 <= key_size; at += 8) {
+        differs |= shared_load_u64(stored + at) ^ hash_load_u64(key + at);
+    }
+    if (at < key_size) {
+        uint64_t rest = 0;
+        memcpy(&rest, key + at, key_size - at);
+        differs |= (shared_load_u64(stored + at) ^ rest) << (8 * (8 - (key_size - at)));
+    }
+    return differs == 0;
+}
+
+// Copies the value, part by part for each line, of an entry with this key.
+INLINE bool lookup_value(struct tx_window *window, const struct lookup *lookup, const void *key,
+                         size_t key_size, unsigned char *value, size_t value_max, size_t *ret_size) {
+    uint64_t offset = lookup->entry;
+    uint64_t line_end = (offset | 63) + 1;
+    uint64_t version;
+    // The whole key is in the first line, and all in an entry of that size.
+    uint64_t value_at = offset + sizeof(struct map_entry) + key_size;
+    if (lookup->units >= MAP_UNITS_MAX || value_at > line_end ||
+        value_at > offset + lookup->units * MAP_UNIT || !tx_line_open(window, offset, &version)) {
+        return false;
+    }
+    uint64_t head = shared_load_u64(tx_line_bytes(window, offset));
+    size_t value_size = head >> 32; // as key_size fits, a wrong one is just not equal
+    if ((uint32_t)head != key_size || entry_units(entry_size(key_size, value_size)) != lookup->units ||
+        !key_is(tx_line_bytes(window, offset + sizeof(struct map_entry)), key, key_size)) {
+        return false;
+    }
+    size_t left = value_size < value_max ? value_size : value_max;
+    size_t part = line_end - value_at < left ? line_end - value_at : left;
+    if (part > 0) {
+        shared_copy(value, tx_line_bytes(window, value_at), part);
+    }
+    if (!tx_line_close(window, offset, version)) {
+        return false;
+    }
+    for (uint64_t at = line_end; left > part; at += 64) {
+        left -= part;
+        value += part;
+        part = left < 64 ? left : 64;
+        if (!tx_line_open(window, at, &version)) {
+            return false;
+        }
+        shared_copy(value, tx_line_bytes(window, at), part);
+        if (!tx_line_close(window, at, version)) {
+            return false;
+        }
+    }
+    *ret_size = value_size;
+    return true;
+}
+
+static __attribute__((noinline)) shelf_result get_unusual(shelf_tx *tx, shelf_map handle, const void *key,
+                                                          size_t key_size, void *value, size_t value_max,
+                                                          size_t *ret_size) {
+    struct map map;
+    struct spot spot;
+    struct entry entry;
+    TRY(map_load(tx, handle, &map));
+    if (key_size - 1 >= MAP_KEY_MAX) {
+        return SHELF_NOT_FOUND;
+    }
+    TRY(map_find(&map, map_hash(&map, key, key_size), key, key_size, &spot, &entry));
+    TRY(value_copy(&map, &entry, value, value_max));
+    *ret_size = entry.value_size;
+    return SHELF_OK;
+}
+
+shelf_result shelf_map_get(shelf_tx *tx, shelf_map handle, const void *key, size_t key_size, void *value,
+                           size_t value_max, size_t *ret_size) {
+    struct tx_window window;
+    struct map map;
+    if (key_size <= LOOKUP_KEY_MAX && tx_window_open(tx, shelf_addr_region(handle.header), &window) &&
+        tx_window_has_room(&window, LOOKUP_LINES) &&
+        window_map_load(&window, shelf_addr_offset(handle.header), &map)) {
+        struct lookup lookup = {.hash = map_hash(&map, key, key_size)};
+        size_t size = 0;
+        if (lookup_segment(&window, &map, &lookup) && lookup_bucket(&window, &lookup) &&
+            (lookup.is_absent || lookup_value(&window, &lookup, key, key_size, value, value_max, &size)) &&
+            tx_window_close(&window)) {
+            if (__builtin_expect(lookup.is_absent, 0)) {
+                return SHELF_NOT_FOUND;
+            }
+            *ret_size = size;
+            return SHELF_OK;
+        }
+    }
+    return get_unusual(tx, handle, key, key_size, value, value_max, ret_size);
+}
+
+// ---- Many at once ---------------------------------------------------------------------------------------------------
+
+// Keys go through the stages side by side, each stage asking for the memory that the next one needs, so that the
+// cache misses overlap. As many keys as the processor can have misses under way are enough.
+#define MANY                  32u
+#define DIRECTORY_DEPTH_SMALL 12u // 32 KiB stay in the caches by themselves
+
+static void many_segments(struct tx_window *window, const struct map *map, const struct shelf_map_item *items,
+                          struct lookup *lookups, size_t count) {
+    for (size_t index = 0; index < count; index++) {
+        const struct shelf_map_item *item = &items[index];
+        bool is_usual = item->key_size <= LOOKUP_KEY_MAX;
+        lookups[index] = (struct lookup){.is_usual = is_usual};
+        lookups[index].hash = is_usual ? map_hash(map, item->key, item->key_size) : 0;
+        if (map->depth > DIRECTORY_DEPTH_SMALL) {
+            tx_line_prefetch(window, map_directory_offset(map, lookups[index].hash));
+        }
+    }
+    for (size_t index = 0; index < count; index++) {
+        lookups[index].is_usual = lookups[index].is_usual && tx_window_has_room(window, LOOKUP_LINES) &&
+                                  lookup_segment(window, map, &lookups[index]);
+        tx_line_prefetch(window, lookups[index].bucket);
+    }
+}
+
+static void many_buckets(struct tx_window *window, struct lookup *lookups, size_t count) {
+    for (size_t index = 0; index < count; index++) {
+        struct lookup *lookup = &lookups[index];
+        lookup->is_usual =
+            lookup->is_usual && tx_window_has_room(window, LOOKUP_LINES) && lookup_bucket(window, lookup);
+        for (uint64_t offset = lookup->entry; offset < lookup->entry + lookup->units * MAP_UNIT;
+             offset += 64) {
+            tx_line_prefetch(window, offset);
+        }
+    }
+}
+
+static void many_values(struct tx_window *window, struct lookup *lookups, struct shelf_map_item *items,
+                        size_t count) {
+    for (size_t index = 0; index < count; index++) {
+        struct lookup *lookup = &lookups[index];
+        struct shelf_map_item *item = &items[index];
+        lookup->is_usual =
+            lookup->is_usual &&
+            (lookup->is_absent || lookup_value(window, lookup, item->key, item->key_size, item->value,
+                                               item->value_max, &item->value_size));
+        item->result = lookup->is_absent ? SHELF_NOT_FOUND : SHELF_OK;
+    }
+}
+
+// All stages for up to MANY keys. Those that gave up, or all if anything came in the way, are left unusual.
+static bool many_lookup(shelf_tx *tx, shelf_map handle, struct shelf_map_item *items, struct lookup *lookups,
+                        size_t count) {
+    struct tx_window window;
+    struct map map;
+    if (!tx_window_open(tx, shelf_addr_region(handle.header), &window) ||
+        !tx_window_has_room(&window, LOOKUP_LINES) ||
+        !window_map_load(&window, shelf_addr_offset(handle.header), &map)) {
+        return false;
+    }
+    many_segments(&window, &map, items, lookups, count);
+    many_buckets(&window, lookups, count);
+    many_values(&window, lookups, items, count);
+    return tx_window_close(&window);
+}
+
+shelf_result shelf_map_get_many(shelf_tx *tx, shelf_map handle, struct shelf_map_item *items, size_t count) {
+    struct map map; // with no keys at all, too, the map must be one
+    TRY(map_load(tx, handle, &map));
+    for (size_t done = 0; done < count;) {
+        struct lookup lookups[MANY];
+        size_t batch = count - done < MANY ? count - done : MANY;
+        bool looked = many_lookup(tx, handle, items + done, lookups, batch);
+        for (size_t index = 0; index < batch; index++) {
+            struct shelf_map_item *item = &items[done + index];
+            if (__builtin_expect(looked && lookups[index].is_usual, 1)) {
+                continue;
+            }
+            item->result = get_unusual(tx, handle, item->key, item->key_size, item->value, item->value_max,
+                                       &item->value_size);
+            if (item->result != SHELF_OK && item->result != SHELF_NOT_FOUND) {
+                return item->result;
+            }
+        }
+        done += batch;
+    }
+    return SHELF_OK;
+}
