@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+/* options.h: the command line, and the commands that it can name. */
+#ifndef EXCHANGE_OPTIONS_H
+#define EXCHANGE_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct options {
+    const char *where; /* "dir:PATH" */
+    const char *input; /* NULL if there is none */
+    bool generate;     /* instead of `input` */
+    uint64_t generate_count;
+    uint64_t seed;
+    uint64_t batch;      /* events a transaction */
+    uint64_t kill_after; /* 0: never */
+    const char *acks;    /* NULL if there is none */
+    uint64_t depth;
+    bool json;
+};
+
+#define BATCH_MAX 10000u
+
+enum exit_code {
+    EXIT_CODE_OK = 0,
+    EXIT_CODE_DIFFERENT = 1, /* check found a difference */
+    EXIT_CODE_USAGE = 2,
+    EXIT_CODE_INPUT =
+        3, /* the input cannot be read, is malformed, or is not the one that the state follows from */
+    EXIT_CODE_SHELF = 4, /* the shelf cannot be opened, or refused or lost something */
+};
+
+int command_run(const struct options *options);
+int command_check(const struct options *options);
+int command_book(const struct options *options);
+int command_trades(const struct options *options);
+
+#endif

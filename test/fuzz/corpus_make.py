@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the corpora of fuzz_superblock, fuzz_segment and fuzz_dump anew: pieces of real files of a small shelf, and dumps
+written here, some of them wrong. Needed after a change of a format.
+
+Usage: corpus_make.py SHELF"""
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+SHELF = os.path.abspath(sys.argv[1])
+CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'corpus')
+PAGE = 4096
+
+
+def crc32c(data, crc=0):
+    crc ^= 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def save(target, name, data):
+    with open(os.path.join(CORPUS, target, name), 'wb') as f:
+        f.write(data)
+
+
+def changed(data, offset):
+    return data[:offset] + bytes([data[offset] ^ 8]) + data[offset + 1:]
+
+
+def with_last(data, odd):
+    """Whether the last byte is odd says whether the target repairs checksums."""
+    return data[:-1] + bytes([data[-1] & 0xfe | odd])
+
+
+def superblocks(directory):
+    blocks = open(os.path.join(directory, 'superblock'), 'rb').read()
+    slot, size = 'ab'[struct.unpack_from('<I', blocks, 116)[0]], struct.unpack_from('<Q', blocks, 104)[0]
+    roots = open(os.path.join(directory, 'roots.' + slot), 'rb').read(size)
+    save('fuzz_superblock', 'good', blocks + roots)
+    save('fuzz_superblock', 'copies_two_bad', changed(changed(blocks, 100), 4196) + roots)
+    save('fuzz_superblock', 'copies_three_bad', changed(changed(changed(blocks, 100), 4196), 8292) + roots)
+    save('fuzz_superblock', 'format_newer', changed(blocks[:4096] * 4, 12) + roots)
+    save('fuzz_superblock', 'roots_cut', blocks + roots[:50])
+    save('fuzz_superblock', 'roots_bad', blocks + changed(roots, 34))
+    save('fuzz_superblock', 'short', blocks[:5000])
+    save('fuzz_superblock', 'empty', b'')
+
+
+def segments(directory):
+    with open(os.path.join(directory, 'log'), 'rb') as f:
+        segment = f.read(1 << 20)
+    at = [i for i in range(0, len(segment), 512) if segment[i:i + 8] == b'SHELFREC']
+    end = at[4]
+    save('fuzz_segment', 'good', with_last(segment[:end], 0))
+    save('fuzz_segment', 'repaired', with_last(changed(segment[:end], at[0] + 150), 1))
+    save('fuzz_segment', 'torn', with_last(changed(segment[:end], at[2] + 140), 0))
+    save('fuzz_segment', 'gap', with_last(segment[:at[1]] + bytes(at[2] - at[1]) + segment[at[2]:end], 0))
+    save('fuzz_segment', 'cut', segment[:at[2] + 200])
+    save('fuzz_segment', 'header_only', segment[:64])
+    save('fuzz_segment', 'empty', b'')
+
+
+def dump(chunks, size=16 * PAGE, size_max=None, name=b'data', magic=b'SHELFDMP'):
+    header = bytearray(256)
+    struct.pack_into('<8sIHH16sQQQQQI4x64s', header, 0, magic, 0, 1, 0, b'0123456789abcdef', 7, 1, 0, size,
+                     size_max or size, 2, name)
+    struct.pack_into('<I', header, 8, crc32c(header))
+    out, total, byte_count = bytes(header), crc32c(header), 0
+    for offset, data in chunks:
+        head = struct.pack('<8sIIQQ', b'SHELFCHK', 0, len(data), offset, 0)
+        head = head[:8] + struct.pack('<I', crc32c(data, crc32c(head))) + head[12:]
+        total, byte_count = crc32c(head, total), byte_count + len(data)
+        out += head + data
+    trailer = struct.pack('<8sIIQQ', b'SHELFEND', 0, total, len(chunks), byte_count)
+    return out + trailer[:8] + struct.pack('<I', crc32c(trailer)) + trailer[12:]
+
+
+def dumps():
+    page = bytes(range(256)) * 16
+    whole = dump([(0, page), (5 * PAGE, page * 2)])
+    save('fuzz_dump', 'good', whole)
+    save('fuzz_dump', 'no_chunks', dump([]))
+    save('fuzz_dump', 'order', dump([(5 * PAGE, page), (0, page)]))
+    save('fuzz_dump', 'overlap', dump([(0, page * 2), (PAGE, page)]))
+    save('fuzz_dump', 'outside', dump([(16 * PAGE, page)]))
+    save('fuzz_dump', 'unaligned', dump([(100, page)]))
+    save('fuzz_dump', 'name_empty', dump([(0, page)], name=b''))
+    save('fuzz_dump', 'size_zero', dump([], size=0, size_max=PAGE))
+    save('fuzz_dump', 'foreign', dump([], magic=b'SHELFXXX'))
+    save('fuzz_dump', 'cut', whole[:6000])
+    save('fuzz_dump', 'longer', whole + b'\0')
+    save('fuzz_dump', 'chunk_bad', changed(whole, 1000))
+    save('fuzz_dump', 'repaired', whole + b'\1')
+    save('fuzz_dump', 'empty', b'')
+
+
+def main():
+    for name in ('fuzz_superblock', 'fuzz_segment', 'fuzz_dump'):
+        shutil.rmtree(os.path.join(CORPUS, name), ignore_errors=True)
+        os.makedirs(os.path.join(CORPUS, name))
+    with tempfile.TemporaryDirectory() as work:
+        directory = os.path.join(work, 'shelf')
+        subprocess.run([SHELF, 'create', directory, 'data', '1M'], check=True, stdout=subprocess.DEVNULL)
+        for i in range(4):
+            subprocess.run([SHELF, 'put', directory, 'data/m', f'key {i}', 'value'], check=True)
+        superblocks(directory)
+        segments(directory)
+    dumps()
+
+
+if __name__ == '__main__':
+    main()
