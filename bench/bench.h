@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench.h: what the benchmarks share.
+//
+// Every benchmark measures two sides in one run: Shelf and, beside it, a floor (the same work without any of Shelf's
+// promises: a plain load, a bare write loop) or a peer (another database that makes the same promise). The sides
+// alternate in short rounds, A B A B, so that whatever else the machine does hits both alike:
+//
+//   B1  value and floor are medians over the rounds, ratio is the median of the ratios of the rounds. (Percentiles of
+//       single operations are taken over all rounds together, because a round has too few for them.)
+//   B2  Nothing but the operation is inside of a timed stretch: keys and addresses are drawn before it, and every
+//       result flows into a digest that both sides must agree on.
+//   B3  Shelf is used through shelf.h alone.
+//   B4  A side that fails ends the benchmark; no number is printed from a run that went wrong.
+#ifndef SHELF_BENCH_H
+#define SHELF_BENCH_H
+
+#include "base/random.h"
+#include "shelf.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// ---- The list of benchmarks (main.c) ------------------------------------------------------------------------------
+
+struct peer;
+
+enum sense { AT_MOST, AT_LEAST };
+enum judged { JUDGE_NOTHING, JUDGE_RATIO, JUDGE_VALUE };
+
+struct bench {
+    const char *name;
+    const char *what; // one line for --list
+    void (*run)(const struct bench *b);
+    size_t parallel;         // threads or outstanding commits
+    const struct peer *peer; // the other side, where it is a database
+    enum judged judged;      // what the target is about
+    enum sense sense;
+    double target;
+};
+
+struct settings {
+    const char *dir; // scratch directory of this benchmark: exists, empty, removed afterwards
+    double seconds;  // time to spend on alternating rounds
+    bool json;
+    bool image_is_huge; // whether the shelf's image has huge pages here; set by the benchmark for its peer
+};
+extern struct settings settings;
+
+// NAN means: there is no such number (null in JSON). Rates: more is better. Times: less is better.
+struct outcome {
+    const char *suffix; // appended to the benchmark's name; NULL for its main line
+    double value;
+    const char *unit;
+    double p50, p99;
+    double floor, ratio;
+};
+// Prints the line of one outcome. Only the main line and those with a target of their own are judged.
+void outcome_print(const struct bench *b, const struct outcome *o);
+void outcome_print_judged(const struct bench *b, const struct outcome *o, enum sense sense, double target);
+
+// On a terminal: a line that says what is going on.
+void progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// Ends the benchmark with a message and exit code 1.
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// Fails unless SHELF_OK.
+void must(shelf_result result, const char *what);
+// settings.dir/name in a static buffer of the calling thread (valid until the next call).
+const char *scratch_path(const char *name);
+// Removes what is under settings.dir/name.
+void scratch_remove(const char *name);
+
+// ---- Time, samples, rounds (measure.c) ----------------------------------------------------------------------------
+
+uint64_t now_ns(void);
+
+struct samples { // a growing array; release with samples_free()
+    double *values;
+    size_t count, count_max;
+};
+void samples_add(struct samples *s, double value);
+void samples_append(struct samples *s, const struct samples *more);
+// 0 <= fraction <= 1; sorts the samples. NAN if there are none.
+double samples_percentile(struct samples *s, double fraction);
+static inline double samples_median(struct samples *s) {
+    return samples_percentile(s, 0.5);
+}
+void samples_free(struct samples *s);
+
+// One side of one round: returns its result (a time or a rate). `round` counts from 0; both sides of a round get the
+// same number, and draw the same addresses from it.
+typedef double (*side)(void *context, size_t round);
+
+struct rounds {
+    struct samples ours, floor, ratio;
+};
+enum { ROUNDS_MIN = 5 };
+// Alternates the sides until settings.seconds have passed, at least ROUNDS_MIN times, after one that does not count.
+void rounds_run(struct rounds *r, side ours, side floor, void *context);
+// Fills in value, floor, ratio, and p50 and p99 of the rounds of our side.
+struct outcome rounds_outcome(struct rounds *r, const char *unit);
+void rounds_free(struct rounds *r);
+
+// A word that looks random, of any word: what records are made of.
+static inline uint64_t mix64(uint64_t x) {
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+// Memory that holds still: zeroed, touched, aligned to 2 MiB, with huge pages or without. Never freed (the process is
+// the benchmark).
+void *memory_make(size_t size, bool huge);
+// Whether the mapping that `address` lies in is mapped by huge pages, by what the kernel says of it.
+bool memory_is_huge(const void *address);
+
+// Puts the calling thread on the `position`-th CPU that it may use; false if not allowed or there is none.
+bool thread_pin(size_t position);
+
+// A crew: threads that stay, and run one operation in a closed loop for a given time.
+enum { CREW_MAX = 64 };
+struct crew;
+// Does one operation as member `position`.
+typedef void (*crew_operation)(void *context, size_t position, struct random *random);
+struct crew *crew_make(size_t count, crew_operation operation, void *context);
+// Returns operations a second; adds the time of each, in us, to `latencies` (may be NULL).
+double crew_run(struct crew *c, double seconds, struct samples *latencies);
+void crew_end(struct crew *c);
+
+// ---- Records (records.c): what is stored where databases are compared ----------------------------------------------
+
+enum { KEY_SIZE = 16, VALUE_SIZE = 100, RECORD_COUNT = 1000000 };
+
+struct key {
+    unsigned char bytes[KEY_SIZE];
+};
+struct records {
+    size_t count, value_size;
+};
+struct key record_key(size_t position);
+void record_value(size_t position, void *value, size_t size);
+// What is made of each value that was read: its first and last 8 bytes are loaded.
+static inline uint64_t value_digest(const void *value, size_t size) {
+    uint64_t first, last;
+    __builtin_memcpy(&first, value, 8);
+    __builtin_memcpy(&last, (const char *)value + size - 8, 8);
+    return first + last;
+}
+// `count` keys of existing records, uniformly random.
+struct lookups {
+    struct key *keys;
+    size_t count;
+};
+struct lookups lookups_make(const struct records *records, size_t count, uint64_t seed);
+
+// ---- Peers --------------------------------------------------------------------------------------------------------
+
+struct peer {
+    const char *name;
+    // Makes a database in settings.dir, loads the records, and leaves it ready to answer from memory.
+    void *(*open)(const struct records *records);
+    void (*close)(void *database);
+    // Looks `count` existing keys up one by one, in one read transaction where there is such a thing; returns the sum
+    // of the values' digests.
+    uint64_t (*get)(void *database, const struct key *keys, size_t count);
+    // A writer belongs to one thread. put: replaces one value; durable when it returns. NULL: not a database.
+    void *(*writer_open)(void *database);
+    void (*writer_close)(void *writer);
+    void (*put)(void *writer, const struct key *key, const void *value, size_t size);
+};
+extern const struct peer peer_lmdb, peer_rocksdb, peer_sqlite;
+extern const struct peer peer_plain; // a hash table without any promise
+
+// ---- Disk floors (disk.c) -----------------------------------------------------------------------------------------
+
+// How one write is made durable without anything around it.
+enum disk_method { DISK_DSYNC_DIRECT, DISK_FDATASYNC_DIRECT, DISK_FDATASYNC_CACHED, DISK_METHOD_COUNT };
+
+struct disk { // a file that was written in full before, overwritten in order and then from its start again
+    enum disk_method method;
+    size_t write_size;
+    int fd;
+    uint64_t size, position;
+    unsigned char *buffer; // aligned, of write_size bytes
+};
+// Makes the file and picks the fastest method, and of the sizes that hold `payload` bytes the fastest.
+void disk_open(struct disk *d, size_t payload);
+// One durable write of `size` bytes (a multiple of 512) of d->buffer or another aligned buffer.
+void disk_write(struct disk *d, const void *buffer, size_t size);
+void disk_close(struct disk *d);
+const char *disk_method_name(enum disk_method method);
+
+// A file of `size` bytes of noise, on the disk when this returns.
+void disk_file_make(const char *path, uint64_t size);
+// Reads the whole file past the page cache, in 1 MiB reads by `threads`; returns bytes a second.
+double disk_read_rate(const char *path, uint64_t size, size_t threads);
+// Fails with a clear message if the scratch directory is not on a disk.
+void disk_check(void);
+
+// ---- Our side (ours.c) --------------------------------------------------------------------------------------------
+
+shelf *ours_open(const char *name, unsigned flags, struct shelf_options options);
+// A new region whose lines are all written with noise; if `chain`, the first 8 bytes of each line are the offset of
+// another one, so that they form a single cycle through the region.
+shelf_region ours_region_fill(shelf *s, const char *name, uint64_t size, bool chain);
+// A formatted region with a map of the records.
+shelf_map ours_map_load(shelf *s, const struct records *records);
+
+// ---- Benchmarks ---------------------------------------------------------------------------------------------------
+
+void bench_read_independent(const struct bench *b);
+void bench_read_chase(const struct bench *b);
+void bench_read_scale(const struct bench *b);
+void bench_map_get(const struct bench *b);
+void bench_map_get_many(const struct bench *b);
+void bench_commit_one(const struct bench *b);
+void bench_commit_threads(const struct bench *b);
+void bench_commit_outstanding(const struct bench *b);
+void bench_commit_peer(const struct bench *b);
+void bench_recover_image(const struct bench *b);
+void bench_recover_log(const struct bench *b);
+void bench_open_empty(const struct bench *b);
+void bench_open_create(const struct bench *b);
+void bench_idle(const struct bench *b);
+
+#endif

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+// commit.c: what a durable change costs over a bare durable write.
+//
+// Our side writes COMMIT_SIZE bytes at a random aligned place of a region, one transaction each. The floors hand the
+// same bytes to the disk with nothing around them:
+//
+//   one            the fastest durable overwrite that disk_open() finds
+//   16 threads     a group-commit loop, the best one we know that is simple (struct group below)
+//   N outstanding  one thread that copies N changes into a buffer and writes it durably, again and again
+//
+// The peers replace the value of a random key, so that key and value together have COMMIT_SIZE bytes, with as many
+// threads as there are commits outstanding on our side, up to CREW_MAX (none of them can commit asynchronously).
+#include "bench.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <math.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { COMMIT_SIZE = 256, COMMITS_A_ROUND = 200, OUTSTANDING_MAX = 512 };
+static const uint64_t region_size = (uint64_t)64 << 20;
+static const double round_s = 0.25;
+
+struct commits {
+    shelf *s;
+    shelf_region region;
+    struct disk disk;
+    struct random random;
+    struct samples latencies_ours, latencies_floor; // us, of all rounds but the first
+    size_t outstanding;
+    struct crew *crew_ours, *crew_floor;
+    struct group *group;
+    const struct peer *peer;
+    void *database;
+    void *writers[CREW_MAX];
+};
+
+// ---- Our side -----------------------------------------------------------------------------------------------------
+
+static void commits_open(struct commits *c) {
+    disk_check();
+    *c = (struct commits){0};
+    random_seed(&c->random, 1);
+    c->s = ours_open("shelf", SHELF_OPEN_CREATE | SHELF_OPEN_NO_CHECKPOINT, (struct shelf_options){0});
+    c->region = ours_region_fill(c->s, "cells", region_size, false);
+    must(shelf_checkpoint(c->s, NULL), "shelf_checkpoint");
+}
+
+static void commits_close(struct commits *c) {
+    samples_free(&c->latencies_ours);
+    samples_free(&c->latencies_floor);
+    must(shelf_close(c->s), "shelf_close");
+}
+
+static void change_make(struct random *random, uint64_t *words, size_t count) {
+    uint64_t first = random_next(random);
+    for (size_t i = 0; i < count; i++)
+        words[i] = first + i;
+}
+
+static shelf_tx *change_begin(struct commits *c, struct random *random) {
+    uint64_t words[COMMIT_SIZE / 8];
+    change_make(random, words, COMMIT_SIZE / 8);
+    uint64_t offset = random_below(random, region_size / COMMIT_SIZE) * COMMIT_SIZE;
+    shelf_tx *tx;
+    must(shelf_begin(c->s, SHELF_READ_WRITE, &tx), "shelf_begin");
+    must(shelf_write(tx, shelf_addr_make(c->region, offset), words, sizeof(words)), "shelf_write");
+    return tx;
+}
+
+static void ours_commit(void *context, size_t position, struct random *random) {
+    (void)position;
+    must(shelf_commit(change_begin(context, random), NULL), "shelf_commit");
+}
+
+// ---- One commit at a time -----------------------------------------------------------------------------------------
+
+static double one_ours(void *context, size_t round) {
+    struct commits *c = context;
+    struct samples times = {0};
+    for (size_t i = 0; i < COMMITS_A_ROUND; i++) {
+        uint64_t before = now_ns();
+        ours_commit(c, 0, &c->random);
+        samples_add(&times, (double)(now_ns() - before) / 1e3);
+    }
+    if (round > 0)
+        samples_append(&c->latencies_ours, &times);
+    double median = samples_median(&times);
+    samples_free(&times);
+    return median;
+}
+
+static double one_floor(void *context, size_t round) {
+    struct commits *c = context;
+    struct samples times = {0};
+    for (size_t i = 0; i < COMMITS_A_ROUND; i++) {
+        uint64_t before = now_ns();
+        for (size_t at = 0; at < COMMIT_SIZE; at += 8)
+            memcpy(c->disk.buffer + at, &before, 8);
+        disk_write(&c->disk, c->disk.buffer, c->disk.write_size);
+        samples_add(&times, (double)(now_ns() - before) / 1e3);
+    }
+    if (round > 0)
+        samples_append(&c->latencies_floor, &times);
+    double median = samples_median(&times);
+    samples_free(&times);
+    return median;
+}
+
+void bench_commit_one(const struct bench *b) {
+    struct commits c;
+    struct rounds rounds;
+    commits_open(&c);
+    disk_open(&c.disk, COMMIT_SIZE);
+    progress("floor: %zu bytes, %s", c.disk.write_size, disk_method_name(c.disk.method));
+    rounds_run(&rounds, one_ours, one_floor, &c);
+
+    struct outcome o = rounds_outcome(&rounds, "us");
+    o.p50 = samples_median(&c.latencies_ours);
+    o.p99 = samples_percentile(&c.latencies_ours, 0.99);
+    outcome_print(b, &o);
+    double floor_p99 = samples_percentile(&c.latencies_floor, 0.99);
+    struct outcome tail = {.suffix = ".p99",
+                           .value = o.p99,
+                           .unit = "us",
+                           .p50 = o.p50,
+                           .p99 = o.p99,
+                           .floor = floor_p99,
+                           .ratio = o.p99 / floor_p99};
+    outcome_print_judged(b, &tail, AT_MOST, 1.3);
+
+    rounds_free(&rounds);
+    disk_close(&c.disk);
+    commits_close(&c);
+}
+
+// ---- Threads: the bare group commit -------------------------------------------------------------------------------
+
+// Each thread copies its change into the batch that is being filled. The first one that finds no write under way leads:
+// it closes the batch, writes it with one durable write, and wakes first one thread of the batch that has filled up
+// meanwhile, which leads in turn (so that the disk does not wait), then all threads of its own. Sleepers of the two
+// batches alive at one time have a futex each.
+//
+//   G1  batch `filling` is the only one that is added to; batches are written one at a time, in order.
+//   G2  a thread whose batch is at or below `done` has its change on the disk.
+struct group {
+    pthread_mutex_t lock; // protects what follows up to `done`
+    struct disk *disk;
+    unsigned char *buffers[2]; // of batch & 1
+    size_t count;              // of changes in the batch being filled
+    uint64_t filling;
+    bool writing;
+    _Atomic uint64_t done;
+    _Atomic uint32_t doorbells[2]; // of batch & 1
+};
+
+static void doorbell_ring(struct group *g, uint64_t batch, int count) {
+    atomic_fetch_add(&g->doorbells[batch & 1], 1);
+    (void)syscall(SYS_futex, &g->doorbells[batch & 1], FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+// Called with the lock held, by a thread of the batch being filled; releases it.
+static void group_lead(struct group *g) {
+    uint64_t batch = g->filling++;
+    size_t size = (g->count * COMMIT_SIZE + 511) / 512 * 512;
+    g->count = 0;
+    g->writing = true;
+    (void)pthread_mutex_unlock(&g->lock);
+
+    disk_write(g->disk, g->buffers[batch & 1], size);
+
+    (void)pthread_mutex_lock(&g->lock);
+    g->writing = false;
+    bool next = g->count > 0;
+    atomic_store(&g->done, batch);
+    (void)pthread_mutex_unlock(&g->lock);
+    if (next)
+        doorbell_ring(g, batch + 1, 1);
+    doorbell_ring(g, batch, CREW_MAX);
+}
+
+static void group_commit(void *context, size_t position, struct random *random) {
+    struct group *g = ((struct commits *)context)->group;
+    (void)position;
+    uint64_t words[COMMIT_SIZE / 8];
+    change_make(random, words, COMMIT_SIZE / 8);
+
+    (void)pthread_mutex_lock(&g->lock);
+    uint64_t batch = g->filling;
+    memcpy(g->buffers[batch & 1] + g->count++ * COMMIT_SIZE, words, COMMIT_SIZE);
+    if (!g->writing) {
+        group_lead(g);
+        return;
+    }
+    (void)pthread_mutex_unlock(&g->lock);
+
+    for (;;) {
+        uint32_t seen = atomic_load(&g->doorbells[batch & 1]);
+        if (atomic_load(&g->done) >= batch)
+            return;
+        (void)pthread_mutex_lock(&g->lock);
+        if (!g->writing && g->filling == batch) {
+            group_lead(g);
+            return;
+        }
+        (void)pthread_mutex_unlock(&g->lock);
+        (void)syscall(SYS_futex, &g->doorbells[batch & 1], FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    }
+}
+
+static struct group *group_make(struct disk *disk) {
+    struct group *g = calloc(1, sizeof(*g));
+    if (!g)
+        fail("no memory for the group");
+    (void)pthread_mutex_init(&g->lock, NULL);
+    g->disk = disk;
+    g->filling = 1;
+    for (size_t i = 0; i < 2; i++) {
+        g->buffers[i] = aligned_alloc(4096, (size_t)CREW_MAX * COMMIT_SIZE);
+        if (!g->buffers[i])
+            fail("no memory for the group");
+        memset(g->buffers[i], 1, (size_t)CREW_MAX * COMMIT_SIZE);
+    }
+    return g;
+}
+
+static void group_free(struct group *g) {
+    (void)pthread_mutex_destroy(&g->lock);
+    free(g->buffers[0]);
+    free(g->buffers[1]);
+    free(g);
+}
+
+static double threads_ours(void *context, size_t round) {
+    struct commits *c = context;
+    return crew_run(c->crew_ours, round_s, round > 0 ? &c->latencies_ours : NULL);
+}
+
+static double threads_floor(void *context, size_t round) {
+    struct commits *c = context;
+    return crew_run(c->crew_floor, round_s, round > 0 ? &c->latencies_floor : NULL);
+}
+
+// For rates, p50 and p99 are the latencies of single commits of ours, in us.
+static void rate_print(const struct bench *b, struct rounds *rounds, struct commits *c) {
+    struct outcome o = rounds_outcome(rounds, "commits/s");
+    o.p50 = samples_median(&c->latencies_ours);
+    o.p99 = samples_percentile(&c->latencies_ours, 0.99);
+    outcome_print(b, &o);
+}
+
+void bench_commit_threads(const struct bench *b) {
+    struct commits c;
+    struct rounds rounds;
+    commits_open(&c);
+    disk_open(&c.disk, b->parallel * COMMIT_SIZE);
+    c.group = group_make(&c.disk);
+    c.crew_ours = crew_make(b->parallel, ours_commit, &c);
+    c.crew_floor = crew_make(b->parallel, group_commit, &c);
+    rounds_run(&rounds, threads_ours, threads_floor, &c);
+    rate_print(b, &rounds, &c);
+
+    rounds_free(&rounds);
+    crew_end(c.crew_floor);
+    crew_end(c.crew_ours);
+    group_free(c.group);
+    disk_close(&c.disk);
+    commits_close(&c);
+}
+
+// ---- Outstanding commits of one thread ----------------------------------------------------------------------------
+
+static void completion_wait(shelf *s) {
+    struct pollfd p = {.fd = shelf_completion_fd(s), .events = POLLIN};
+    int ready = poll(&p, 1, 30000);
+    if (ready == 0)
+        fail("no commit completed for 30 s");
+    if (ready < 0 && errno != EINTR)
+        fail("cannot poll for completions: %s", strerror(errno));
+}
+
+// Keeps `outstanding` commits under way for `seconds`, then waits for the last; returns commits a second.
+static double outstanding_run(struct commits *c, double seconds, struct samples *latencies) {
+    static uint64_t begun[OUTSTANDING_MAX]; // by tag
+    static uint64_t tags[OUTSTANDING_MAX];  // free ones: the first free_count
+    static struct shelf_completion completions[OUTSTANDING_MAX];
+    size_t free_count = c->outstanding, done = 0;
+    for (size_t i = 0; i < c->outstanding; i++)
+        tags[i] = i;
+
+    uint64_t start = now_ns(), now = start, until = start + (uint64_t)(seconds * 1e9);
+    while (now < until || free_count < c->outstanding) {
+        while (now < until && free_count > 0) {
+            uint64_t tag = tags[--free_count];
+            begun[tag] = now_ns();
+            must(shelf_commit_async(change_begin(c, &c->random), tag), "shelf_commit_async");
+        }
+        size_t count = shelf_completions(c->s, completions, OUTSTANDING_MAX);
+        if (count == 0)
+            completion_wait(c->s);
+        now = now_ns();
+        for (size_t i = 0; i < count; i++) {
+            must(completions[i].result, "an asynchronous commit");
+            if (latencies)
+                samples_add(latencies, (double)(now - begun[completions[i].tag]) / 1e3);
+            tags[free_count++] = completions[i].tag;
+        }
+        done += count;
+    }
+    return (double)done / ((double)(now_ns() - start) / 1e9);
+}
+
+static double outstanding_ours(void *context, size_t round) {
+    struct commits *c = context;
+    return outstanding_run(c, round_s, round > 0 ? &c->latencies_ours : NULL);
+}
+
+static double outstanding_floor(void *context, size_t round) {
+    struct commits *c = context;
+    size_t done = 0;
+    (void)round;
+    uint64_t start = now_ns(), until = start + (uint64_t)(round_s * 1e9), now;
+    do {
+        for (size_t i = 0; i < c->outstanding; i++) {
+            uint64_t words[COMMIT_SIZE / 8];
+            change_make(&c->random, words, COMMIT_SIZE / 8);
+            memcpy(c->disk.buffer + i * COMMIT_SIZE, words, COMMIT_SIZE);
+        }
+        disk_write(&c->disk, c->disk.buffer, c->disk.write_size);
+        done += c->outstanding;
+        now = now_ns();
+    } while (now < until);
+    return (double)done / ((double)(now - start) / 1e9);
+}
+
+void bench_commit_outstanding(const struct bench *b) {
+    struct commits c;
+    struct rounds rounds;
+    commits_open(&c);
+    c.outstanding = b->parallel;
+    disk_open(&c.disk, b->parallel * COMMIT_SIZE);
+    rounds_run(&rounds, outstanding_ours, outstanding_floor, &c);
+    rate_print(b, &rounds, &c);
+    rounds_free(&rounds);
+    disk_close(&c.disk);
+    commits_close(&c);
+}
+
+// ---- Peers --------------------------------------------------------------------------------------------------------
+
+static void peer_commit(void *context, size_t position, struct random *random) {
+    struct commits *c = context;
+    uint64_t words[(COMMIT_SIZE - KEY_SIZE) / 8];
+    change_make(random, words, sizeof(words) / 8);
+    struct key key = record_key(random_below(random, region_size / COMMIT_SIZE));
+    c->peer->put(c->writers[position], &key, words, sizeof(words));
+}
+
+// Up to 16, ours commits from threads as the peer does; with more outstanding, asynchronously from one.
+void bench_commit_peer(const struct bench *b) {
+    const struct records records = {region_size / COMMIT_SIZE, COMMIT_SIZE - KEY_SIZE};
+    struct commits c;
+    struct rounds rounds;
+    bool threads = b->parallel <= 16;
+    size_t peer_threads = b->parallel < CREW_MAX ? b->parallel : CREW_MAX;
+    commits_open(&c);
+    c.outstanding = b->parallel;
+    c.peer = b->peer;
+    progress("loading %s", c.peer->name);
+    c.database = c.peer->open(&records);
+    for (size_t i = 0; i < peer_threads; i++)
+        c.writers[i] = c.peer->writer_open(c.database);
+    if (threads)
+        c.crew_ours = crew_make(b->parallel, ours_commit, &c);
+    c.crew_floor = crew_make(peer_threads, peer_commit, &c);
+
+    rounds_run(&rounds, threads ? threads_ours : outstanding_ours, threads_floor, &c);
+    rate_print(b, &rounds, &c);
+
+    rounds_free(&rounds);
+    crew_end(c.crew_floor);
+    if (threads)
+        crew_end(c.crew_ours);
+    for (size_t i = 0; i < peer_threads; i++)
+        c.peer->writer_close(c.writers[i]);
+    c.peer->close(c.database);
+    commits_close(&c);
+}
