@@ -20,7 +20,8 @@
 //     recorded as such.
 //   - Text written to /.mark becomes a MARK. When the write returns, the mark has its place in the trace: this is how a
 //     program says "from here on this is promised".
-//   - --fail-write N: the N-th write (from 1) fails and leaves a WRITE without DONE; likewise --fail-sync.
+//   - --fail-write N: the N-th write (from 1) fails and leaves a WRITE without DONE; likewise --fail-sync. When that has
+//     happened there is a file TRACE.failed.
 //
 // Not supported, and refused: links, renames to another directory, exchanging renames.
 
@@ -71,6 +72,7 @@ static struct {
     struct node root;
     long delay_us;
     uint64_t fail_write, fail_sync;
+    char *failed_path;
     int fail_errno;
 } fs = {.lock = PTHREAD_MUTEX_INITIALIZER,
         .nodes = 1,
@@ -100,6 +102,15 @@ static void trace_done(const struct node *node, uint64_t ticket) {
     pthread_mutex_lock(&fs.lock);
     trace_append((struct trace_entry){.kind = TRACE_DONE, .node = node->number, .ticket = ticket}, NULL, 0);
     pthread_mutex_unlock(&fs.lock);
+}
+
+// Tells the test that the failure that it asked for has happened.
+static void failure_tell(void) {
+    int fd = open(fs.failed_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        trace_failed("tell a failure beside");
+    }
+    close(fd);
 }
 
 // Not synchronisation: the time that a disk takes, during which other requests come.
@@ -458,6 +469,9 @@ static int on_write(const char *path, const char *bytes, size_t size, off_t offs
     ssize_t count = fail ? -1 : pwrite(handle->fd, bytes, size, offset);
     int error = fail ? fs.fail_errno : errno;
     pthread_mutex_unlock(&fs.lock);
+    if (fail) {
+        failure_tell();
+    }
     if (count < 0) {
         return -error;
     }
@@ -475,6 +489,7 @@ static int node_sync(struct handle *handle) {
     bool fail = ++fs.syncs == fs.fail_sync;
     pthread_mutex_unlock(&fs.lock);
     if (fail) {
+        failure_tell();
         return -fs.fail_errno;
     }
     disk_delay();
@@ -704,6 +719,9 @@ int main(int argc, char **argv) {
     umask(0);
     fs.back = open(back, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     fs.trace = fopen(trace, "we");
+    if (asprintf(&fs.failed_path, "%s.failed", trace) < 0) {
+        return 1;
+    }
     if (fs.back < 0 || fs.trace == NULL) {
         fprintf(stderr, "powerfs: cannot open %s: %s\n", fs.back < 0 ? back : trace, strerror(errno));
         return 1;

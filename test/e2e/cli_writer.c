@@ -105,7 +105,8 @@ static shelf_result smash_body(shelf_tx *tx, void *context) {
     uint64_t directory;
     must(shelf_read(tx, map.header, &directory, sizeof(directory)), "head");
     uint64_t segment;
-    must(shelf_read(tx, shelf_addr_make(region, directory & (((uint64_t)1 << 40) - 1)), &segment, sizeof(segment)),
+    must(shelf_read(tx, shelf_addr_make(region, directory & (((uint64_t)1 << 40) - 1)), &segment,
+                    sizeof(segment)),
          "directory");
     return shelf_write(tx, shelf_addr_make(region, segment), nonsense, sizeof(nonsense));
 }

@@ -50,6 +50,7 @@ def superblocks(directory):
     save('fuzz_superblock', 'format_newer', changed(blocks[:4096] * 4, 12) + roots)
     save('fuzz_superblock', 'roots_cut', blocks + roots[:50])
     save('fuzz_superblock', 'roots_bad', blocks + changed(roots, 34))
+    save('fuzz_superblock', 'repaired', with_last(changed(blocks, 100) + changed(roots, 70), 1))
     save('fuzz_superblock', 'short', blocks[:5000])
     save('fuzz_superblock', 'empty', b'')
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * fuzz_superblock.c: any bytes as the file `superblock` with the roots blob behind it. If the first byte behind the four
- * copies is odd, checksums are put right first, so that what they protect is tried, too.
+ * fuzz_superblock.c: any bytes as the file `superblock` with the roots blob behind it. If the last byte is odd, checksums
+ * are put right first, so that what they protect is tried, too.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -68,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memset(blocks, 0, sizeof(blocks));
     memcpy(blocks, data, size - roots_size);
     memcpy(roots, data + (size - roots_size), roots_size);
-    if (roots_size > 0 && (roots[0] & 1) != 0) {
+    if (roots_size > 0 && (roots[roots_size - 1] & 1) != 0) {
         checksums_repair(blocks, roots, roots_size);
     }
     superblock_examine(blocks, &report, &superblock);

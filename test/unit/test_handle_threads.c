@@ -476,7 +476,7 @@ static void test_threads_move_money_and_lose_none(void **state) {
     assert_int_equal(shelf_commit(tx, NULL), SHELF_OK);
     for (uintptr_t i = 0; i < TELLERS + AUDITORS; i++)
         assert_int_equal(
-            pthread_create(&threads[i], NULL, i < TELLERS ? teller_main : auditor_main, &threads[i]), 0);
+            pthread_create(&threads[i], NULL, i < TELLERS ? teller_main : auditor_main, (void *)(i + 1)), 0);
     for (int i = 0; i < TELLERS + AUDITORS; i++) {
         void *failed;
         assert_int_equal(pthread_join(threads[i], &failed), 0);
