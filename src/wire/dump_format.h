@@ -17,7 +17,7 @@
 
 #include <stdint.h>
 
-#define DUMP_FORMAT_VERSION 1u
+#define DUMP_FORMAT_VERSION  1u
 #define DUMP_CHUNK_BYTES_MAX (1u << 20)
 
 #define DUMP_MAGIC 0x504d44464c454853ull /* "SHELFDMP" */
@@ -52,8 +52,9 @@ _Static_assert(sizeof(struct dump_chunk) == 32, "format");
 #define DUMP_TRAILER_MAGIC 0x444e45464c454853ull /* "SHELFEND" */
 struct dump_trailer {
     uint64_t magic;
-    uint32_t crc;       /* CRC32C of this struct with crc as zero */
-    uint32_t total_crc; /* CRC32C of the dump_header and all dump_chunks (without their bytes) one after the other */
+    uint32_t crc; /* CRC32C of this struct with crc as zero */
+    uint32_t
+        total_crc; /* CRC32C of the dump_header and all dump_chunks (without their bytes) one after the other */
     uint64_t chunk_count;
     uint64_t byte_count; /* in all chunks */
 };

@@ -74,9 +74,10 @@ struct reply {
     uint32_t result; /* shelf_result */
     uint32_t reason; /* enum reply_reason: which of several causes */
     struct shelf_receipt receipt;
-    uint64_t session; /* SESSION_OPEN: id, holder and the highest sequence that has committed */
+    uint64_t session; /* SESSION_OPEN */
     uint64_t holder;
-    uint64_t session_last;
+    uint64_t session_last;      /* highest sequence that has committed or was fenced: new ones begin after it */
+    uint64_t session_committed; /* highest that has committed */
     uint32_t region; /* REGION_CREATE */
 };
 
