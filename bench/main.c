@@ -86,7 +86,8 @@ static const char help[] =
     "Usage: shelf bench [OPTION]... [NAME]...\n"
     "\n"
     "Measures Shelf beside the floors of this machine and other databases, in alternating rounds.\n"
-    "NAME is a benchmark or a pattern (--list shows them all); without one, all are run (about 10 minutes).\n"
+    "NAME is a benchmark or a pattern (--list shows them); `all`, or no name, runs all of them (about 10 "
+    "minutes).\n"
     "\n"
     "  --list         show the benchmarks and their targets\n"
     "  --json         one JSON object a line: name, value, unit, p50, p99, floor, ratio\n"
@@ -298,7 +299,7 @@ static bool bench_run(const struct bench *b, const char *where) {
 
 static bool bench_selected(const struct bench *b, char *const *patterns, size_t count) {
     for (size_t i = 0; i < count; i++)
-        if (fnmatch(patterns[i], b->name, 0) == 0)
+        if (strcmp(patterns[i], "all") == 0 || fnmatch(patterns[i], b->name, 0) == 0)
             return true;
     return count == 0;
 }

@@ -176,7 +176,7 @@ void book_note(struct book *book, const char *format, ...) {
     line[size] = 0;
     pthread_mutex_lock(&book->lock);
     bool good = line_enter(book, line);
-    for (unsigned i = 0; good && i < 2; i++) {
+    for (unsigned i = 2; good && i-- > 0;) { // B3
         good = book->marks[i] < 0 || write(book->marks[i], line, (size_t)size) == size;
     }
     pthread_mutex_unlock(&book->lock);

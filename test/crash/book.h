@@ -19,6 +19,8 @@
 //
 // B1  A line is written whole, by one write, before the step that it announces or after the step that it reports.
 // B2  acked <= in the store <= submitted, for every teller and region, at any moment at which the worker may end.
+// B3  With two marks files, the second has every line that the first has: a later life goes by the first and assumes that
+//     the second knows.
 
 #ifndef SHELF_CRASH_BOOK_H
 #define SHELF_CRASH_BOOK_H

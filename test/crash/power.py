@@ -89,7 +89,7 @@ class Power:
     def image_take(self, name, trace, point):
         """The disk of one failure, and the marks made by then."""
         out = os.path.join(self.area, name)
-        os.makedirs(out)
+        os.makedirs(out, exist_ok=True)
         run([self.options.rebuild, "--trace", trace, "--out", out, "--seed", self.options.seed,
              "--only", f"{point}:1", "--", "true"])
         image, marks = os.path.join(out, "image-0"), os.path.join(out, "marks-0")
