@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define SHELF_API __attribute__((visibility("default")))
+#define SHELF_API     __attribute__((visibility("default")))
 #define SHELF_CHECKED __attribute__((warn_unused_result))
 #else
 #define SHELF_API
@@ -44,28 +44,43 @@ extern "C" {
 /* ---- Results ------------------------------------------------------------------------------------------------------ */
 
 /* X(name, code, sentence). Codes are stable: they also appear as exit codes and in files. */
-#define SHELF_RESULT_LIST(X)                                                                                            \
-    X(OK, 0, "Done.")                                                                                                   \
-    X(CONFLICT, 1, "Another transaction changed what this one read; abort it and run it again (shelf_run does).")       \
-    X(UNKNOWN, 2,                                                                                                       \
-      "The outcome could not be learned; ask shelf_session_outcome() or commit again under the same sequence.")         \
-    X(UNAVAILABLE, 3, "The node cannot serve now, nothing was changed; wait and try again, or look at its state.")      \
-    X(NO_SPACE, 4, "The region, the disk or a table is full, nothing was changed; free or add space and try again.")    \
-    X(TOO_LARGE, 5, "Over a limit (the detail names it), nothing was changed; split the work into smaller parts.")      \
-    X(DENIED, 6, "You may not do this; check owner, group and mode of the region or directory.")                        \
-    X(INVALID, 7, "The call makes no sense as it stands (the detail says why); this is an error in the program.")       \
-    X(EXPIRED, 8, "The session or sequence is too old to be answered; open a new session and check your data.")         \
-    X(CORRUPT, 9, "Stored bytes fail their checks; do not go on, run `shelf verify` and restore from a copy.")          \
-    X(NOT_FOUND, 10, "There is nothing under that name, key or position; create it first or check the spelling.")       \
-    X(EXISTS, 11, "That name is taken already; open it, or choose another name.")                                       \
-    X(FENCED, 12, "Another holder has resumed this session; stop using it, or resume it yourself.")                     \
-    X(LAYOUT, 13, "The data was stored with another type or struct layout; use the program version that fits it.")      \
-    X(TIMEOUT, 14, "The deadline passed before it could be done, nothing was changed; try again with more time.")       \
-    X(BUSY, 15, "Another process is the node of this directory; end it first, the detail names it.")                    \
-    X(FORMAT, 16, "Written by a newer or foreign version of Shelf, nothing was touched; use a program that knows it.")  \
-    X(IO, 17, "The disk failed; the node has stopped. Check the device and the kernel's log, then open again.")         \
-    X(NO_MEMORY, 18, "The system has no memory left for this; nothing was changed; free some and try again.")           \
-    X(ABORTED, 19, "This sequence has not had and will not have any effect; run the transaction anew if wanted.")
+#define SHELF_RESULT_LIST(X)                                                                               \
+    X(OK, 0, "Done.")                                                                                      \
+    X(CONFLICT, 1,                                                                                         \
+      "Another transaction changed what this one read; abort it and run it again (shelf_run does).")       \
+    X(UNKNOWN, 2,                                                                                          \
+      "The outcome could not be learned; ask shelf_session_outcome() or commit again under the same "      \
+      "sequence.")                                                                                         \
+    X(UNAVAILABLE, 3,                                                                                      \
+      "The node cannot serve now, nothing was changed; wait and try again, or look at its state.")         \
+    X(NO_SPACE, 4,                                                                                         \
+      "The region, the disk or a table is full, nothing was changed; free or add space and try again.")    \
+    X(TOO_LARGE, 5,                                                                                        \
+      "Over a limit (the detail names it), nothing was changed; split the work into smaller parts.")       \
+    X(DENIED, 6, "You may not do this; check owner, group and mode of the region or directory.")           \
+    X(INVALID, 7,                                                                                          \
+      "The call makes no sense as it stands (the detail says why); this is an error in the program.")      \
+    X(EXPIRED, 8,                                                                                          \
+      "The session or sequence is too old to be answered; open a new session and check your data.")        \
+    X(CORRUPT, 9,                                                                                          \
+      "Stored bytes fail their checks; do not go on, run `shelf verify` and restore from a copy.")         \
+    X(NOT_FOUND, 10,                                                                                       \
+      "There is nothing under that name, key or position; create it first or check the spelling.")         \
+    X(EXISTS, 11, "That name is taken already; open it, or choose another name.")                          \
+    X(FENCED, 12, "Another holder has resumed this session; stop using it, or resume it yourself.")        \
+    X(LAYOUT, 13,                                                                                          \
+      "The data was stored with another type or struct layout; use the program version that fits it.")     \
+    X(TIMEOUT, 14,                                                                                         \
+      "The deadline passed before it could be done, nothing was changed; try again with more time.")       \
+    X(BUSY, 15, "Another process is the node of this directory; end it first, the detail names it.")       \
+    X(FORMAT, 16,                                                                                          \
+      "Written by a newer or foreign version of Shelf, nothing was touched; use a program that knows it.") \
+    X(IO, 17,                                                                                              \
+      "The disk failed; the node has stopped. Check the device and the kernel's log, then open again.")    \
+    X(NO_MEMORY, 18,                                                                                       \
+      "The system has no memory left for this; nothing was changed; free some and try again.")             \
+    X(ABORTED, 19,                                                                                         \
+      "This sequence has not had and will not have any effect; run the transaction anew if wanted.")
 
 typedef enum shelf_result {
 #define X(name, code, text) SHELF_##name = (code),
@@ -86,7 +101,7 @@ SHELF_API const char *shelf_detail(void);
 typedef uint64_t shelf_addr;
 typedef uint16_t shelf_region; /* a region's number; never reused in the life of a shelf */
 
-#define SHELF_NULL ((shelf_addr)0)
+#define SHELF_NULL      ((shelf_addr)0)
 #define SHELF_LINE_SIZE 64u /* the unit of versioning and conflict */
 
 static inline shelf_addr shelf_addr_make(shelf_region region, uint64_t offset) {
@@ -101,43 +116,46 @@ static inline uint64_t shelf_addr_offset(shelf_addr address) {
 
 /* ---- Limits ------------------------------------------------------------------------------------------------------- */
 
-#define SHELF_NAME_MAX 55u                          /* bytes of a region's, root's or session's name, without the NUL */
-#define SHELF_TX_BYTES_MAX ((size_t)16 << 20)       /* bytes that one transaction may write */
-#define SHELF_TX_LINES_READ_MAX ((size_t)1 << 20)   /* lines that one read-write transaction may read */
-#define SHELF_TX_OPERATIONS_MAX 4096u               /* add/min/max/and/or in one transaction */
-#define SHELF_TX_RESULTS_MAX 12u                    /* operations whose results a receipt carries (the first ones) */
-#define SHELF_SESSION_WINDOW 64u                    /* sequences of a session whose results are remembered */
-#define SHELF_SESSIONS_MAX 1024u                    /* sessions remembered by one shelf */
-#define SHELF_REGIONS_MAX 1024u                     /* regions that exist at one time */
-#define SHELF_REGION_BYTES_MAX ((uint64_t)1 << 40)  /* largest growth limit that a region can be created with */
+#define SHELF_NAME_MAX          55u /* bytes of a region's, root's or session's name, without the NUL */
+#define SHELF_TX_BYTES_MAX      ((size_t)16 << 20) /* bytes that one transaction may write */
+#define SHELF_TX_LINES_READ_MAX ((size_t)1 << 20)  /* lines that one read-write transaction may read */
+#define SHELF_TX_OPERATIONS_MAX 4096u              /* add/min/max/and/or in one transaction */
+#define SHELF_TX_RESULTS_MAX    12u   /* operations whose results a receipt carries (the first ones) */
+#define SHELF_SESSION_WINDOW    64u   /* sequences of a session whose results are remembered */
+#define SHELF_SESSIONS_MAX      1024u /* sessions remembered by one shelf */
+#define SHELF_REGIONS_MAX       1024u /* regions that exist at one time */
+#define SHELF_REGION_BYTES_MAX \
+    ((uint64_t)1 << 40) /* largest growth limit that a region can be created with */
 
 /* ---- Open and close ----------------------------------------------------------------------------------------------- */
 
 typedef struct shelf shelf;
 
-typedef enum shelf_backend { /* how the log is written */
-    SHELF_BACKEND_AUTO = 0,  /* io_uring where the kernel allows it, else plain */
-    SHELF_BACKEND_URING = 1, /* io_uring, or UNAVAILABLE */
-    SHELF_BACKEND_PLAIN = 2, /* write calls only */
+typedef enum shelf_backend {                          /* how the log is written */
+                             SHELF_BACKEND_AUTO = 0,  /* io_uring where the kernel allows it, else plain */
+                             SHELF_BACKEND_URING = 1, /* io_uring, or UNAVAILABLE */
+                             SHELF_BACKEND_PLAIN = 2, /* write calls only */
 } shelf_backend;
 
 enum {
-    SHELF_OPEN_CREATE = 1u << 0,        /* make the directory and an empty shelf if there is none */
-    SHELF_OPEN_EXCLUSIVE = 1u << 1,     /* with CREATE: EXISTS if there is a shelf already */
-    SHELF_OPEN_NO_CHECKPOINT = 1u << 2, /* shelf_close() writes no checkpoint (the next open replays the log) */
+    SHELF_OPEN_CREATE = 1u << 0,    /* make the directory and an empty shelf if there is none */
+    SHELF_OPEN_EXCLUSIVE = 1u << 1, /* with CREATE: EXISTS if there is a shelf already */
+    SHELF_OPEN_NO_CHECKPOINT =
+        1u << 2, /* shelf_close() writes no checkpoint (the next open replays the log) */
 };
 
 /* Zero means default everywhere; set what you need with designated initialisers. */
 struct shelf_options {
-    uint32_t flags;                  /* SHELF_OPEN_... */
-    shelf_backend backend;           /* AUTO */
-    uint64_t log_bytes_max;          /* space for the log on disk: 1 GiB; at least 128 MiB */
-    uint64_t checkpoint_log_bytes;   /* a checkpoint starts after that much log: 256 MiB; at most half of log_bytes_max */
+    uint32_t flags;         /* SHELF_OPEN_... */
+    shelf_backend backend;  /* AUTO */
+    uint64_t log_bytes_max; /* space for the log on disk: 1 GiB; at least 128 MiB */
+    uint64_t
+        checkpoint_log_bytes; /* a checkpoint starts after that much log: 256 MiB; at most half of log_bytes_max */
     uint32_t checkpoint_interval_ms; /* ... or after that time with changes: 300,000 */
     uint32_t commit_deadline_ms;     /* how long a commit may wait: 30,000 */
-    uint64_t session_idle_ms;        /* unnamed sessions expire after that long without use: 3,600,000 (1 hour) */
-    uint64_t session_named_idle_ms;  /* named ones: 2,592,000,000 (30 days) */
-    uint64_t reserved[8];            /* must be 0 */
+    uint64_t session_idle_ms; /* unnamed sessions expire after that long without use: 3,600,000 (1 hour) */
+    uint64_t session_named_idle_ms; /* named ones: 2,592,000,000 (30 days) */
+    uint64_t reserved[8];           /* must be 0 */
 };
 
 /* Opens the shelf at `where`: "dir:PATH", a directory that this process becomes the node of. `options` may be NULL.
@@ -159,18 +177,18 @@ SHELF_API uint64_t shelf_applied(const shelf *s);
 
 /* What the node is and does; all values since the open. */
 struct shelf_info {
-    uint64_t applied;           /* index of the last visible record */
-    uint64_t epoch;             /* epoch under which this node orders records */
-    uint64_t checkpoint;        /* index of the last durable checkpoint */
-    uint64_t records;           /* records written */
-    uint64_t commits;           /* transactions committed */
-    uint64_t conflicts;         /* transactions refused with CONFLICT at commit */
-    uint64_t log_bytes;         /* bytes of log written */
-    uint64_t log_bytes_live;    /* bytes of log that the next recovery would replay */
-    uint64_t recovered_records; /* records replayed by the open */
+    uint64_t applied;             /* index of the last visible record */
+    uint64_t epoch;               /* epoch under which this node orders records */
+    uint64_t checkpoint;          /* index of the last durable checkpoint */
+    uint64_t records;             /* records written */
+    uint64_t commits;             /* transactions committed */
+    uint64_t conflicts;           /* transactions refused with CONFLICT at commit */
+    uint64_t log_bytes;           /* bytes of log written */
+    uint64_t log_bytes_live;      /* bytes of log that the next recovery would replay */
+    uint64_t recovered_records;   /* records replayed by the open */
     uint64_t recovered_cut_bytes; /* bytes of a torn tail that the open cut off: never acknowledged */
-    shelf_backend backend;      /* the one in use */
-    shelf_result state;         /* OK; NO_SPACE: reads only until there is space; IO: stopped */
+    shelf_backend backend;        /* the one in use */
+    shelf_result state;           /* OK; NO_SPACE: reads only until there is space; IO: stopped */
 };
 SHELF_API SHELF_CHECKED shelf_result shelf_info_get(shelf *s, struct shelf_info *ret_info);
 
@@ -181,14 +199,14 @@ struct shelf_region_info {
     shelf_region region;
     uint64_t size;     /* bytes, a multiple of 4096 */
     uint64_t size_max; /* up to which it can grow */
-    uint64_t floor;    /* index of its creation or of this node's recovery: every line counts as changed then */
+    uint64_t floor; /* index of its creation or of this node's recovery: every line counts as changed then */
 };
 
 /* Creates a region of `size` bytes (rounded up to 4096; all zero), growable online up to `size_max` (0: 64 GiB, or
  * `size` if larger). Disk space for both slots of every page (2 * size) is reserved now, so that a checkpoint never
  * lacks it. Durable when it returns. EXISTS, NO_SPACE, TOO_LARGE, INVALID. */
-SHELF_API SHELF_CHECKED shelf_result shelf_region_create(shelf *s, const char *name, uint64_t size, uint64_t size_max,
-                                                         shelf_region *ret_region);
+SHELF_API SHELF_CHECKED shelf_result shelf_region_create(shelf *s, const char *name, uint64_t size,
+                                                         uint64_t size_max, shelf_region *ret_region);
 SHELF_API SHELF_CHECKED shelf_result shelf_region_open(shelf *s, const char *name, shelf_region *ret_region);
 /* Grows to at least `size` bytes; pointers from shelf_view(), addresses and handles stay valid. Never shrinks. */
 SHELF_API SHELF_CHECKED shelf_result shelf_region_grow(shelf *s, shelf_region region, uint64_t size);
@@ -197,33 +215,35 @@ SHELF_API SHELF_CHECKED shelf_result shelf_region_drop(shelf *s, const char *nam
 SHELF_API SHELF_CHECKED shelf_result shelf_region_info_get(shelf *s, shelf_region region,
                                                            struct shelf_region_info *ret_info);
 /* Writes up to `count_max` regions in order of their numbers; `ret_count` is how many there are. */
-SHELF_API SHELF_CHECKED shelf_result shelf_region_list(shelf *s, struct shelf_region_info *ret_infos, size_t count_max,
-                                                       size_t *ret_count);
+SHELF_API SHELF_CHECKED shelf_result shelf_region_list(shelf *s, struct shelf_region_info *ret_infos,
+                                                       size_t count_max, size_t *ret_count);
 
 /* ---- Transactions ------------------------------------------------------------------------------------------------- */
 
 typedef struct shelf_tx shelf_tx;
 
 enum {
-    SHELF_READ_ONLY = 1u << 0,  /* may not write; needs no commit to be valid: every read is exact at one index */
+    SHELF_READ_ONLY =
+        1u << 0, /* may not write; needs no commit to be valid: every read is exact at one index */
     SHELF_READ_WRITE = 1u << 1, /* exactly one of these two */
-    SHELF_FRESH = 1u << 2,      /* linearizable reads: sees everything acknowledged anywhere before the begin */
+    SHELF_FRESH = 1u << 2, /* linearizable reads: sees everything acknowledged anywhere before the begin */
 };
 
-enum shelf_durability {       /* what a receipt says was really achieved */
-    SHELF_DURABLE_NOT = 0,    /* nothing was written (a transaction without effect) */
-    SHELF_DURABLE_LOCAL = 1,  /* on this machine's stable storage, the only member */
-    SHELF_DURABLE_MAJORITY = 2, /* on stable storage of a majority of the in-sync set */
+enum shelf_durability {                             /* what a receipt says was really achieved */
+                        SHELF_DURABLE_NOT = 0,      /* nothing was written (a transaction without effect) */
+                        SHELF_DURABLE_LOCAL = 1,    /* on this machine's stable storage, the only member */
+                        SHELF_DURABLE_MAJORITY = 2, /* on stable storage of a majority of the in-sync set */
 };
 
 struct shelf_receipt {
-    uint64_t index;        /* of the record that carries the transaction; reads at or after it see the change */
-    uint64_t epoch;        /* of that record */
-    uint64_t sequence;     /* in the session */
+    uint64_t index;    /* of the record that carries the transaction; reads at or after it see the change */
+    uint64_t epoch;    /* of that record */
+    uint64_t sequence; /* in the session */
     enum shelf_durability durability;
     bool replayed;         /* the stored answer of an earlier commit under the same sequence: no new effect */
     uint32_t result_count; /* how many of the results are set */
-    uint64_t results[SHELF_TX_RESULTS_MAX]; /* new values left by add/min/max/and/or, in the order of the calls */
+    uint64_t
+        results[SHELF_TX_RESULTS_MAX]; /* new values left by add/min/max/and/or, in the order of the calls */
 };
 
 /* Begins a transaction at the newest visible index. `flags`: READ_ONLY or READ_WRITE, or-ed with FRESH if wanted.
@@ -240,7 +260,8 @@ SHELF_API SHELF_CHECKED shelf_result shelf_read(shelf_tx *tx, shelf_addr from, v
 /* A pointer to the bytes themselves, valid until the transaction ends. They may change under the reader: what was
  * computed from them is certain only once shelf_check() has returned OK *after* the last load. Own writes are
  * visible only as of the time of the call, through a private copy. */
-SHELF_API SHELF_CHECKED shelf_result shelf_view(shelf_tx *tx, shelf_addr from, size_t size, const void **ret_bytes);
+SHELF_API SHELF_CHECKED shelf_result shelf_view(shelf_tx *tx, shelf_addr from, size_t size,
+                                                const void **ret_bytes);
 SHELF_API SHELF_CHECKED shelf_result shelf_check(shelf_tx *tx);
 
 /* A hint that the range will be read soon: fetches data and versions into the cache. Never fails. */
@@ -302,7 +323,8 @@ SHELF_API uint32_t shelf_tx_hint(const shelf_tx *tx);
 typedef struct shelf_session shelf_session;
 
 /* Opens or resumes a named session. Resuming fences the older holder: its commits return FENCED from then on. */
-SHELF_API SHELF_CHECKED shelf_result shelf_session_open(shelf *s, const char *name, shelf_session **ret_session);
+SHELF_API SHELF_CHECKED shelf_result shelf_session_open(shelf *s, const char *name,
+                                                        shelf_session **ret_session);
 /* Ends the handle; the session itself stays and can be resumed. NULL is allowed. */
 SHELF_API void shelf_session_close(shelf_session *session);
 /* Forgets the session for good (logged); later use of it is EXPIRED. Ends the handle. */
@@ -310,7 +332,8 @@ SHELF_API SHELF_CHECKED shelf_result shelf_session_expire(shelf_session *session
 /* The highest sequence that has committed; 0 if none. */
 SHELF_API uint64_t shelf_session_last(const shelf_session *session);
 /* Begins a read-write transaction in the session. It takes the next sequence when it is committed. */
-SHELF_API SHELF_CHECKED shelf_result shelf_session_begin(shelf_session *session, unsigned flags, shelf_tx **ret_tx);
+SHELF_API SHELF_CHECKED shelf_result shelf_session_begin(shelf_session *session, unsigned flags,
+                                                         shelf_tx **ret_tx);
 /* Sets the sequence that the transaction commits under, for a retry: if that sequence has committed already, commit
  * has no effect and returns the stored receipt with `replayed` set. Above the window: admitted. Below: EXPIRED. */
 SHELF_API SHELF_CHECKED shelf_result shelf_tx_sequence_set(shelf_tx *tx, uint64_t sequence);
@@ -326,7 +349,8 @@ SHELF_API SHELF_CHECKED shelf_result shelf_session_outcome(shelf_session *sessio
  * part of its transaction. */
 SHELF_API SHELF_CHECKED shelf_result shelf_format(shelf_tx *tx, shelf_region region);
 /* At least `size` bytes, 64-byte aligned from 64 bytes up (16 below). Contents undefined. NO_SPACE, TOO_LARGE. */
-SHELF_API SHELF_CHECKED shelf_result shelf_alloc(shelf_tx *tx, shelf_region region, size_t size, shelf_addr *ret_address);
+SHELF_API SHELF_CHECKED shelf_result shelf_alloc(shelf_tx *tx, shelf_region region, size_t size,
+                                                 shelf_addr *ret_address);
 SHELF_API SHELF_CHECKED shelf_result shelf_free(shelf_tx *tx, shelf_addr address);
 /* Usable bytes of an allocation. INVALID if the address is none. */
 SHELF_API SHELF_CHECKED shelf_result shelf_alloc_size(shelf_tx *tx, shelf_addr address, size_t *ret_size);
@@ -349,10 +373,11 @@ struct shelf_root {
     uint64_t layout; /* SHELF_LAYOUT(...) */
     shelf_addr address;
 };
-SHELF_API SHELF_CHECKED shelf_result shelf_root_set(shelf_tx *tx, shelf_region region, const struct shelf_root *root);
+SHELF_API SHELF_CHECKED shelf_result shelf_root_set(shelf_tx *tx, shelf_region region,
+                                                    const struct shelf_root *root);
 /* NOT_FOUND; LAYOUT if type or layout differ (0 for either: not compared). */
-SHELF_API SHELF_CHECKED shelf_result shelf_root_get(shelf_tx *tx, shelf_region region, const char *name, uint64_t type,
-                                                    uint64_t layout, shelf_addr *ret_address);
+SHELF_API SHELF_CHECKED shelf_result shelf_root_get(shelf_tx *tx, shelf_region region, const char *name,
+                                                    uint64_t type, uint64_t layout, shelf_addr *ret_address);
 SHELF_API SHELF_CHECKED shelf_result shelf_root_remove(shelf_tx *tx, shelf_region region, const char *name);
 /* The `position`-th root (from 0) in no particular order; NOT_FOUND past the last. */
 SHELF_API SHELF_CHECKED shelf_result shelf_root_at(shelf_tx *tx, shelf_region region, size_t position,
@@ -362,12 +387,13 @@ struct shelf_field {
     const char *name;
     uint32_t offset, size;
 };
-SHELF_API uint64_t shelf_layout_hash(const char *type, size_t size, const struct shelf_field *fields, size_t count);
-#define SHELF_FIELD(type, field)                                                                                        \
+SHELF_API uint64_t shelf_layout_hash(const char *type, size_t size, const struct shelf_field *fields,
+                                     size_t count);
+#define SHELF_FIELD(type, field) \
     { #field, (uint32_t)offsetof(type, field), (uint32_t)sizeof(((type *)0)->field) }
 /* uint64_t l = SHELF_LAYOUT(struct account, SHELF_FIELD(struct account, owner), SHELF_FIELD(struct account, cents)); */
-#define SHELF_LAYOUT(type, ...)                                                                                         \
-    shelf_layout_hash(#type, sizeof(type), (const struct shelf_field[]){__VA_ARGS__},                                   \
+#define SHELF_LAYOUT(type, ...)                                                       \
+    shelf_layout_hash(#type, sizeof(type), (const struct shelf_field[]){__VA_ARGS__}, \
                       sizeof((const struct shelf_field[]){__VA_ARGS__}) / sizeof(struct shelf_field))
 
 /* ---- Map: bytes to bytes ------------------------------------------------------------------------------------------ */
@@ -385,8 +411,9 @@ SHELF_API SHELF_CHECKED shelf_result shelf_map_create(shelf_tx *tx, shelf_region
 SHELF_API SHELF_CHECKED shelf_result shelf_map_drop(shelf_tx *tx, shelf_region region, const char *name);
 
 /* Copies up to `value_max` bytes of the value; `ret_size` is its whole size (more than value_max: truncated). */
-SHELF_API SHELF_CHECKED shelf_result shelf_map_get(shelf_tx *tx, shelf_map map, const void *key, size_t key_size,
-                                                   void *value, size_t value_max, size_t *ret_size);
+SHELF_API SHELF_CHECKED shelf_result shelf_map_get(shelf_tx *tx, shelf_map map, const void *key,
+                                                   size_t key_size, void *value, size_t value_max,
+                                                   size_t *ret_size);
 struct shelf_map_item { /* in: key, key_size, value, value_max. out: value's bytes, value_size, result. */
     const void *key;
     size_t key_size;
@@ -396,19 +423,21 @@ struct shelf_map_item { /* in: key, key_size, value, value_max. out: value's byt
     shelf_result result; /* OK or NOT_FOUND */
 };
 /* Many keys at once; cache misses of different keys overlap. OK if no item failed but by NOT_FOUND. */
-SHELF_API SHELF_CHECKED shelf_result shelf_map_get_many(shelf_tx *tx, shelf_map map, struct shelf_map_item *items,
-                                                        size_t count);
+SHELF_API SHELF_CHECKED shelf_result shelf_map_get_many(shelf_tx *tx, shelf_map map,
+                                                        struct shelf_map_item *items, size_t count);
 /* Inserts or replaces. Keys 1 byte to 64 KiB, values 0 bytes to the transaction's limit. */
-SHELF_API SHELF_CHECKED shelf_result shelf_map_put(shelf_tx *tx, shelf_map map, const void *key, size_t key_size,
-                                                   const void *value, size_t value_size);
-SHELF_API SHELF_CHECKED shelf_result shelf_map_delete(shelf_tx *tx, shelf_map map, const void *key, size_t key_size);
+SHELF_API SHELF_CHECKED shelf_result shelf_map_put(shelf_tx *tx, shelf_map map, const void *key,
+                                                   size_t key_size, const void *value, size_t value_size);
+SHELF_API SHELF_CHECKED shelf_result shelf_map_delete(shelf_tx *tx, shelf_map map, const void *key,
+                                                      size_t key_size);
 /* Walks all entries in no particular order, exact at the transaction's index. Start with a zeroed cursor; NOT_FOUND
  * at the end. Copies up to key_max / value_max bytes; the sizes are whole. */
 struct shelf_map_cursor {
     uint64_t state[4];
 };
-SHELF_API SHELF_CHECKED shelf_result shelf_map_next(shelf_tx *tx, shelf_map map, struct shelf_map_cursor *cursor,
-                                                    void *key, size_t key_max, size_t *ret_key_size, void *value,
+SHELF_API SHELF_CHECKED shelf_result shelf_map_next(shelf_tx *tx, shelf_map map,
+                                                    struct shelf_map_cursor *cursor, void *key,
+                                                    size_t key_max, size_t *ret_key_size, void *value,
                                                     size_t value_max, size_t *ret_value_size);
 /* Number of entries. Conflicts with every insert and delete: for read-only transactions. */
 SHELF_API SHELF_CHECKED shelf_result shelf_map_count(shelf_tx *tx, shelf_map map, uint64_t *ret_count);
@@ -421,9 +450,10 @@ typedef struct shelf_stream {
     shelf_addr header;
 } shelf_stream;
 
-struct shelf_stream_options {  /* retention: what is beyond either bound is removed by later appends; 0: no bound */
-    uint64_t bytes_max;        /* bytes of records kept, rounded up to whole chunks */
-    uint64_t age_max_ms;       /* records older than the newest by more than that are removed */
+struct
+    shelf_stream_options { /* retention: what is beyond either bound is removed by later appends; 0: no bound */
+    uint64_t bytes_max;    /* bytes of records kept, rounded up to whole chunks */
+    uint64_t age_max_ms;   /* records older than the newest by more than that are removed */
 };
 SHELF_API SHELF_CHECKED shelf_result shelf_stream_open(shelf_tx *tx, shelf_region region, const char *name,
                                                        shelf_stream *ret_stream);
@@ -433,13 +463,15 @@ SHELF_API SHELF_CHECKED shelf_result shelf_stream_create(shelf_tx *tx, shelf_reg
 SHELF_API SHELF_CHECKED shelf_result shelf_stream_drop(shelf_tx *tx, shelf_region region, const char *name);
 /* Appends one record with the caller's time; `ret_position` (may be NULL) is its position: 0, 1, 2, ... */
 SHELF_API SHELF_CHECKED shelf_result shelf_stream_append(shelf_tx *tx, shelf_stream stream, uint64_t time_ms,
-                                                         const void *bytes, size_t size, uint64_t *ret_position);
+                                                         const void *bytes, size_t size,
+                                                         uint64_t *ret_position);
 /* Reads the record at `position`. NOT_FOUND at or past the end; EXPIRED if retention has removed it. */
-SHELF_API SHELF_CHECKED shelf_result shelf_stream_read(shelf_tx *tx, shelf_stream stream, uint64_t position, void *bytes,
-                                                       size_t bytes_max, size_t *ret_size, uint64_t *ret_time_ms);
+SHELF_API SHELF_CHECKED shelf_result shelf_stream_read(shelf_tx *tx, shelf_stream stream, uint64_t position,
+                                                       void *bytes, size_t bytes_max, size_t *ret_size,
+                                                       uint64_t *ret_time_ms);
 /* Positions of the oldest record kept and of the next append. */
-SHELF_API SHELF_CHECKED shelf_result shelf_stream_bounds(shelf_tx *tx, shelf_stream stream, uint64_t *ret_first,
-                                                         uint64_t *ret_next);
+SHELF_API SHELF_CHECKED shelf_result shelf_stream_bounds(shelf_tx *tx, shelf_stream stream,
+                                                         uint64_t *ret_first, uint64_t *ret_next);
 /* Removes all records before `position` that fill whole chunks. */
 SHELF_API SHELF_CHECKED shelf_result shelf_stream_trim(shelf_tx *tx, shelf_stream stream, uint64_t position);
 SHELF_API SHELF_CHECKED shelf_result shelf_stream_verify(shelf_tx *tx, shelf_stream stream);

@@ -12,6 +12,7 @@
 #include "base/sometimes.h"
 #include "client/tx.h"
 #include "report.h"
+#include "shop.h"
 
 #define READS_MAX    48u
 #define WRITES_MAX   24u
@@ -48,7 +49,8 @@ struct client {
     struct span reads[READS_MAX], writes[WRITES_MAX], views[VIEWS_MAX];
     uint64_t ops[OPS_MAX];
     uint32_t read_count, write_count, op_count, view_count;
-    uint8_t *request; // built here
+    uint8_t *request;  // built here
+    struct shop *shop; // of client 0 only
 };
 
 static bool host_wait(struct tx_host *host, uint32_t round) {
@@ -68,6 +70,7 @@ struct client *client_new(struct world *world, uint32_t number) {
         client->name[0] = 'n';
         client->name[1] = (char)('0' + number / 2 % NAMES);
     }
+    client->shop = number == 0 ? shop_new(world) : NULL;
     client->request = malloc(REQUEST_MAX);
     ASSERT(client->request);
     return client;
@@ -82,6 +85,9 @@ static void tx_drop(struct client *client) {
 
 void client_free(struct client *client) {
     tx_drop(client);
+    if (client->shop) {
+        shop_free(client->shop);
+    }
     free(client->request);
     free(client);
 }
@@ -96,16 +102,17 @@ static bool chance(struct client *client, uint64_t percent) {
 static uint32_t region_pick(struct client *client) {
     uint32_t found[MAPS_MAX];
     uint32_t count = 0;
+    uint32_t shop = shop_region(client->world);
     for (uint32_t i = 2; i < MAPS_MAX; i++) {
-        if (model_region(client->world->model, i)->live) {
+        if (i != shop && model_region(client->world->model, i)->live) {
             found[count++] = i;
         }
     }
     if (count == 0) {
         return 0;
     }
-    return chance(client, 2) ? (uint32_t)random_between(client->random, 2, found[count - 1] + 1)
-                             : found[random_below(client->random, count)];
+    uint32_t odd = (uint32_t)random_between(client->random, 2, found[count - 1] + 1);
+    return chance(client, 2) && odd != shop ? odd : found[random_below(client->random, count)];
 }
 
 // An address in a region: mostly among few lines that everybody wants.
@@ -147,6 +154,17 @@ static struct submission *submit_new(struct client *client, const void *bytes, s
     return submission;
 }
 
+// Opens a session and forgets it.
+static void session_flood(struct client *client) {
+    struct session_request request = {.header = {.size = sizeof(request), .kind = REQUEST_SESSION_OPEN}};
+    if (chance(client, 10)) { // a named one, not to be displaced before its time
+        request.name[0] = 'f';
+        request.name[1] = (char)('0' + random_below(client->random, 70));
+        request.name[2] = (char)('0' + random_below(client->random, 70));
+    }
+    submit_new(client, &request, sizeof(request));
+}
+
 static void session_request(struct client *client, enum request_kind kind, uint64_t sequence) {
     struct session_request request = {.header = {.size = sizeof(request), .kind = (uint16_t)kind},
                                       .session = client->session,
@@ -162,6 +180,37 @@ static void session_request(struct client *client, enum request_kind kind, uint6
     }
 }
 
+// One of the ways in which it makes no sense.
+static void region_spoil(struct client *client, struct region_request *request) {
+    switch (random_below(client->random, 8)) {
+    case 0:
+        request->size = 0;
+        break;
+    case 1:
+        request->size++;
+        break;
+    case 2:
+        request->size = request->size_max + PAGE_SIZE;
+        break;
+    case 3:
+        request->size_max = SHELF_REGION_BYTES_MAX + PAGE_SIZE;
+        break;
+    case 4:
+        memset(request->name, chance(client, 50) ? 0 : 'x', sizeof(request->name));
+        break;
+    case 5:
+        request->region = REGION_SYSTEM;
+        break;
+    case 6:
+        request->region = (uint32_t)random_next(client->random);
+        break;
+    default:
+        random_fill(client->random, &request->region,
+                    sizeof(*request) - offsetof(struct region_request, region));
+        break;
+    }
+}
+
 static void region_request(struct client *client, enum request_kind kind) {
     struct region_request request = {.header = {.size = sizeof(request), .kind = (uint16_t)kind}};
     uint64_t pages_max = client->world->plan.region_pages_max;
@@ -170,10 +219,8 @@ static void region_request(struct client *client, enum request_kind kind) {
     request.size_max = max_u64(request.size, pages_max * PAGE_SIZE);
     request.name[0] = 'r';
     request.name[1] = (char)('0' + random_below(client->random, REGION_NAMES));
-    if (chance(client, 4)) {
-        random_fill(client->random, (uint8_t *)&request + sizeof(request.header),
-                    sizeof(request) - sizeof(request.header));
-        request.region = chance(client, 50) ? request.region : REGION_SYSTEM;
+    if (chance(client, 12)) {
+        region_spoil(client, &request);
     }
     submit_new(client, &request, sizeof(request));
 }
@@ -226,10 +273,9 @@ static void build_range(struct builder *builder, uint64_t address, size_t size) 
     builder->head->ranges_size += (uint32_t)(sizeof(*range) + align_up(size, 8));
 }
 
-// Makes a request that the node must refuse, one way or another.
-static void spoil(struct client *client, struct commit_request *head, size_t *size) {
-    uint8_t *bytes = client->request;
-    switch (random_below(client->random, 9)) {
+// Spoils its counts and sizes.
+static void spoil_head(struct client *client, struct commit_request *head, size_t *size) {
+    switch (random_below(client->random, 8)) {
     case 0:
         head->header.size += 8;
         break;
@@ -240,7 +286,7 @@ static void spoil(struct client *client, struct commit_request *head, size_t *si
         head->line_count = (uint32_t)random_next(client->random);
         break;
     case 3:
-        head->operation_count += (uint32_t)random_below(client->random, 3);
+        head->operation_count = chance(client, 50) ? head->operation_count + 1 : UINT32_MAX;
         break;
     case 4:
         head->range_count += (uint32_t)random_between(client->random, 1, 3);
@@ -251,15 +297,32 @@ static void spoil(struct client *client, struct commit_request *head, size_t *si
     case 6:
         head->header.kind = (uint16_t)random_below(client->random, 12);
         break;
-    case 7: // anything, anywhere behind the head
-        if (*size > sizeof(*head)) {
-            size_t at = sizeof(*head) + random_below(client->random, *size - sizeof(*head));
-            random_fill(client->random, bytes + at, min_u64(8, *size - at));
-        }
-        break;
     default:
-        random_fill(client->random, bytes, min_u64(*size, 64));
+        random_fill(client->random, head, min_u64(*size, sizeof(*head)));
         break;
+    }
+}
+
+// Spoils one of its lines, operations or ranges, or its index.
+static void spoil_body(struct client *client, struct commit_request *head) {
+    uint64_t *lines = (void *)(head + 1);
+    struct request_operation *operations = (void *)(lines + head->line_count);
+    struct record_range *range = (void *)(operations + head->operation_count);
+    uint64_t which = random_below(client->random, 10);
+    if (which < 3 && head->line_count > 0) {
+        lines[0] = which == 0   ? (uint64_t)REGION_SYSTEM << (ADDRESS_OFFSET_BITS - LINE_SHIFT)
+                   : which == 1 ? lines[0] + ((uint64_t)1 << 30)
+                                : random_next(client->random);
+    } else if (which < 6 && head->operation_count > 0) {
+        operations[0].code = which == 3 ? 0 : which == 4 ? OPERATION_OR + 1 : operations[0].code;
+        operations[0].address += which == 5 ? 4 : 0;
+    } else if (which < 9 && head->range_count > 0) {
+        range->size = which == 6 ? 0 : which == 7 ? range->size + 4096 : range->size;
+        range->reserved = which == 8;
+    } else if (which == 9) {
+        head->sequence = 0;
+    } else {
+        head->index += 1000;
     }
 }
 
@@ -292,8 +355,10 @@ static void raw_commit(struct client *client, bool spoiled) {
     builder.head->index =
         applied - min_u64(applied, chance(client, 70) ? 0 : random_below(client->random, 6));
     size_t size = builder.used;
-    if (spoiled) {
-        spoil(client, builder.head, &size);
+    if (spoiled && chance(client, 50)) {
+        spoil_head(client, builder.head, &size);
+    } else if (spoiled) {
+        spoil_body(client, builder.head);
     }
     submit_new(client, client->request, size);
 }
@@ -645,12 +710,39 @@ bool client_waits(const struct client *client) {
 }
 
 static bool region_exists(struct client *client) {
+    uint32_t shop = shop_region(client->world);
     for (uint32_t i = 2; i < MAPS_MAX; i++) {
-        if (model_region(client->world->model, i)->live) {
+        if (i != shop && model_region(client->world->model, i)->live) {
             return true;
         }
     }
     return false;
+}
+
+// The region for the structures, then transactions on them.
+static void shop_act(struct client *client) {
+    client->host.image = client->world->image;
+    if (shop_region(client->world) == 0) {
+        struct region_request request = {.header = {.size = sizeof(request), .kind = REQUEST_REGION_CREATE},
+                                         .size = SHOP_REGION_PAGES * PAGE_SIZE,
+                                         .size_max = SHOP_REGION_PAGES * PAGE_SIZE,
+                                         .name = SHOP_REGION_NAME};
+        submit_new(client, &request, sizeof(request));
+        return;
+    }
+    const struct commit_request *request =
+        shop_step(client->shop, &client->host, client->session, client->holder, client->sequence + 1);
+    if (request) {
+        client->sequence++;
+        shop_submitted(client->shop, submit_new(client, request, request->header.size));
+    }
+}
+
+void client_check(struct client *client) {
+    if (client->shop) {
+        client->host.image = client->world->image;
+        shop_check(client->shop, &client->host);
+    }
 }
 
 static void act_rarely(struct client *client) {
@@ -681,10 +773,18 @@ void client_act(struct client *client, bool draining) {
     if (refused_again(client) || draining || waits(client->recent[client->recent_count % RECENT_MAX])) {
         return;
     }
+    if (!client->world->node.opened) {
+        retry(client); // too early: it must be told so
+        return;
+    }
     if (client->session == 0) {
         if (!client->opening) {
             session_request(client, REQUEST_SESSION_OPEN, 0);
         }
+        return;
+    }
+    if (random_chance(client->random, client->world->plan.flood_chance, 1000)) {
+        session_flood(client);
         return;
     }
     if (!region_exists(client) || random_chance(client->random, client->world->plan.region_chance, 1000)) {
@@ -692,6 +792,10 @@ void client_act(struct client *client, bool draining) {
         region_request(client, dice < 5 || !region_exists(client) ? REQUEST_REGION_CREATE
                                : dice < 8                         ? REQUEST_REGION_GROW
                                                                   : REQUEST_REGION_DROP);
+        return;
+    }
+    if (client->shop && random_chance(client->random, client->world->plan.shop_chance, 1000)) {
+        shop_act(client);
         return;
     }
     uint64_t dice = random_below(client->random, 100);
@@ -714,6 +818,9 @@ void client_on_reply(struct client *client, struct submission *submission, const
     }
     const struct request_header *header = (const void *)submission->bytes;
     bool opens = submission->size >= sizeof(*header) && header->kind == REQUEST_SESSION_OPEN;
+    if (opens && submission != client->opening) {
+        return; // of a flood, or asked for by act_rarely() and answered late
+    }
     if (opens) {
         client->opening = client->opening == submission ? NULL : client->opening;
         if (reply->result == SHELF_OK && submission->size == sizeof(struct session_request)) {
@@ -729,5 +836,8 @@ void client_on_reply(struct client *client, struct submission *submission, const
 
 void client_on_crash(struct client *client) {
     tx_drop(client);
+    if (client->shop) {
+        shop_drop(client->shop);
+    }
     client->opening = NULL;
 }

@@ -14,6 +14,8 @@ void client_free(struct client *client);
 void client_act(struct client *client, bool draining);
 void client_on_reply(struct client *client, struct submission *submission, const struct reply *reply);
 void client_on_crash(struct client *client);
+// Everything that it keeps in structures is as it must be.
+void client_check(struct client *client);
 // Is an answer still missing?
 bool client_waits(const struct client *client);
 // In the middle of the publication of a record: only reads.

@@ -157,11 +157,27 @@ static void unsynced_forget(struct disk_file *file, uint64_t sector) {
     file->unsynced_count = kept;
 }
 
+// Are these bytes there already, durably? Then a write of them changes nothing, whatever becomes of it.
+static bool sector_is(const struct disk_file *file, uint64_t sector, const uint8_t *bytes) {
+    static const uint8_t zeros[SECTOR_SIZE];
+    uint64_t place = sector * SECTOR_SIZE / CHUNK_SIZE;
+    const struct chunk *chunk = place < file->chunk_count ? file->chunks[place] : NULL;
+    if (chunk && chunk->durable) {
+        return false; // some of its sectors are not synced, perhaps this one
+    }
+    const uint8_t *present = chunk ? chunk->now + sector * SECTOR_SIZE % CHUNK_SIZE : zeros;
+    return memcmp(present, bytes, SECTOR_SIZE) == 0;
+}
+
 static void sector_write(struct disk_file *file, uint64_t sector, const uint8_t *bytes, bool durable,
                          uint64_t stamp) {
     uint64_t offset = sector * SECTOR_SIZE;
-    struct chunk *chunk = chunk_get(file, offset / CHUNK_SIZE);
     size_t within = offset % CHUNK_SIZE;
+    if (sector_is(file, sector, bytes)) {
+        file->size = file->size < offset + SECTOR_SIZE ? offset + SECTOR_SIZE : file->size;
+        return;
+    }
+    struct chunk *chunk = chunk_get(file, offset / CHUNK_SIZE);
     if (durable) {
         if (chunk->durable) {
             memcpy(chunk->durable + within, bytes, SECTOR_SIZE);

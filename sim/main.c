@@ -17,6 +17,7 @@
 #include "base/sometimes.h"
 #include "jobs.h"
 #include "report.h"
+#include "script.h"
 #include "sweep.h"
 #include "world.h"
 
@@ -27,6 +28,8 @@ struct options {
     uint64_t first, seeds;
     bool one;
     bool trace, json, sweep, mutants;
+    const char *script;
+    bool accept;
     uint32_t jobs;
     enum mutant mutant;
 };
@@ -42,6 +45,7 @@ static void usage(FILE *file) {
         "same\n"
         "  sim --first 500 --seeds 10  runs seeds 500 to 509\n"
         "  sim --sweep                 a crash at every io of three workloads, and again during recovery\n"
+        "  sim --script FILE           compares a golden transcript (sim/script.h); --accept rewrites it\n"
         "  sim --mutants               runs every planted bug until it is caught\n"
         "  sim --mutant NAME ...       the same runs with one planted bug; --list-mutants shows their names\n"
         "  sim ... --json              the result as one JSON object\n"
@@ -82,7 +86,7 @@ static void replay_text(char *text, size_t size, uint64_t seed) {
 
 // Runs one seed. The hash of its trace comes back, too.
 static bool seed_run(uint64_t seed, bool trace, uint64_t *ret_hash) {
-    report_begin(seed, trace);
+    report_begin(seed, trace ? stdout : NULL);
     if (setjmp(report.escape) != 0) {
         return false;
     }
@@ -112,11 +116,11 @@ static bool seed_job(uint64_t number, char *text, size_t text_size) {
         sometimes_share();
         return true;
     }
+    uint64_t seed = seeds_first + number;
     char replay[120];
-    replay_text(replay, sizeof(replay), seeds_first + number);
-    snprintf(text, text_size, "seed %llu, step %llu: %s\n    replay: %s",
-             (unsigned long long)(seeds_first + number), (unsigned long long)report.step, report.failure,
-             replay);
+    replay_text(replay, sizeof(replay), seed);
+    snprintf(text, text_size, "seed %llu, step %llu: %s\n    replay: %s", (unsigned long long)seed,
+             (unsigned long long)report.step, report.failure, replay);
     return false;
 }
 
@@ -154,7 +158,7 @@ static int seeds_run(const struct options *options) {
                "events\n",
                (unsigned long long)options->seeds, seconds, (unsigned long long)shared->commits,
                (unsigned long long)shared->records, (unsigned long long)shared->crashes,
-               SOMETIMES_COUNT - missing, SOMETIMES_COUNT);
+               SOMETIMES_COUNT - missing, (uint32_t)SOMETIMES_COUNT);
     }
     uint64_t failed = result.failed + (judge ? missing : 0);
     printf("%llu passed, %llu failed\n", (unsigned long long)(options->seeds - result.failed),
@@ -238,6 +242,9 @@ static int run(const struct options *options) {
     if (options->mutants) {
         return mutants_run(options);
     }
+    if (options->script) {
+        return script_run(options->script, options->accept);
+    }
     if (options->sweep) {
         return sweep_run(options->jobs);
     }
@@ -245,14 +252,29 @@ static int run(const struct options *options) {
 }
 
 int main(int argc, char **argv) {
-    enum { SEEDS = 256, SEED, FIRST, MUTANT_NAME, LIST, SWEEP, TRACE, JSON, JOBS, MUTANTS, HELP };
+    enum {
+        SEEDS = 256,
+        SEED,
+        FIRST,
+        MUTANT_NAME,
+        LIST,
+        SWEEP,
+        TRACE,
+        JSON,
+        JOBS,
+        MUTANTS,
+        SCRIPT,
+        ACCEPT,
+        HELP
+    };
     static const struct option names[] = {
-        {"seeds", required_argument, NULL, SEEDS}, {"seed", required_argument, NULL, SEED},
-        {"first", required_argument, NULL, FIRST}, {"mutant", required_argument, NULL, MUTANT_NAME},
-        {"list-mutants", no_argument, NULL, LIST}, {"sweep", no_argument, NULL, SWEEP},
-        {"trace", no_argument, NULL, TRACE},       {"json", no_argument, NULL, JSON},
-        {"jobs", required_argument, NULL, JOBS},   {"mutants", no_argument, NULL, MUTANTS},
-        {"help", no_argument, NULL, HELP},         {0},
+        {"seeds", required_argument, NULL, SEEDS},   {"seed", required_argument, NULL, SEED},
+        {"first", required_argument, NULL, FIRST},   {"mutant", required_argument, NULL, MUTANT_NAME},
+        {"list-mutants", no_argument, NULL, LIST},   {"sweep", no_argument, NULL, SWEEP},
+        {"trace", no_argument, NULL, TRACE},         {"json", no_argument, NULL, JSON},
+        {"jobs", required_argument, NULL, JOBS},     {"mutants", no_argument, NULL, MUTANTS},
+        {"script", required_argument, NULL, SCRIPT}, {"accept", no_argument, NULL, ACCEPT},
+        {"help", no_argument, NULL, HELP},           {0},
     };
     struct options options = {.first = 1, .seeds = 100, .jobs = 2};
     uint64_t number = options.jobs;
@@ -291,6 +313,12 @@ int main(int argc, char **argv) {
             break;
         case MUTANTS:
             options.mutants = true;
+            break;
+        case SCRIPT:
+            options.script = optarg;
+            break;
+        case ACCEPT:
+            options.accept = true;
             break;
         case HELP:
             usage(stdout);

@@ -11,13 +11,15 @@
 #include "base/assert.h"
 #include "base/crc.h"
 #include "base/hash.h"
+#include "base/sometimes.h"
 #include "report.h"
 
-#define LINES_START  (1u << 12)
-#define BUCKETS      4096u
-#define REGIONS      256u // that a simulated shelf ever has
-#define REGION_PAGES 8192u
-#define ARENA_BYTES  ((size_t)1 << 20)
+#define LINES_START   (1u << 12)
+#define PATCHES_START 256u
+#define BUCKETS       4096u
+#define REGIONS       256u // that a simulated shelf ever has
+#define REGION_PAGES  8192u
+#define ARENA_BYTES   ((size_t)1 << 20)
 
 struct line_state {
     struct line_state *older;
@@ -36,6 +38,7 @@ struct fate { // of a session's sequence, for ever
     uint32_t result_count;
     uint64_t results[SHELF_TX_RESULTS_MAX];
     const struct submission *by; // of a commit
+    uint64_t order;              // among the commits
     uint32_t first_answers;      // OK that were not marked as replayed
 };
 
@@ -87,15 +90,16 @@ struct model {
 // ---- Lines
 
 static void *arena_take(struct model *model, size_t size) {
-    if (!model->arena || model->arena->used + size > ARENA_BYTES) {
-        struct arena *arena = malloc(sizeof(*arena) + ARENA_BYTES);
+    struct arena *arena = model->arena;
+    if (!arena || arena->used + size > ARENA_BYTES) {
+        arena = malloc(sizeof(*arena) + ARENA_BYTES);
         ASSERT(arena);
         arena->next = model->arena;
         arena->used = 0;
         model->arena = arena;
     }
-    void *piece = model->arena->bytes + model->arena->used;
-    model->arena->used += (size + 15) & ~(size_t)15;
+    void *piece = arena->bytes + arena->used;
+    arena->used += (size + 15) & ~(size_t)15;
     return piece;
 }
 
@@ -214,8 +218,8 @@ static void patches_reset(struct patches *patches) {
 }
 
 static void patches_init(struct patches *patches) {
-    patches->max = 256;
-    patches->slot_count = 1024;
+    patches->max = PATCHES_START;
+    patches->slot_count = 4 * PATCHES_START;
     patches->list = malloc(patches->max * sizeof(patches->list[0]));
     patches->slots = malloc(patches->slot_count * sizeof(patches->slots[0]));
     ASSERT(patches->list && patches->slots);
@@ -236,8 +240,8 @@ static struct patch *patch_find(const struct patches *patches, uint64_t line, ui
 }
 
 static void patches_grow(struct patches *patches) {
-    patches->max *= 2;
-    patches->slot_count *= 2;
+    patches->max = patches->max < PATCHES_START ? PATCHES_START : 2 * patches->max;
+    patches->slot_count = 4 * patches->max;
     patches->list = realloc(patches->list, patches->max * sizeof(patches->list[0]));
     patches->slots = realloc(patches->slots, patches->slot_count * sizeof(patches->slots[0]));
     ASSERT(patches->list && patches->slots);
@@ -678,6 +682,7 @@ static void commit_check(struct model *model, const struct record_tx *tx, uint64
               (unsigned long long)tx->session, (unsigned long long)tx->sequence, (unsigned long long)last);
     struct fate *fate = fate_add(model, tx->session, tx->sequence, SESSION_OUTCOME_COMMITTED, index);
     fate->by = s;
+    fate->order = model->commits;
     uint32_t count = view.request->operation_count;
     fate->result_count = count < SHELF_TX_RESULTS_MAX ? count : SHELF_TX_RESULTS_MAX;
     memcpy(fate->results, results, sizeof(results));
@@ -935,6 +940,7 @@ static void record_follow(struct model *model, const struct record_header *heade
                                 .offset = model->segment_place * LOG_SEGMENT_BYTES + model->segment_offset,
                                 .size = size,
                                 .epoch = header->epoch,
+                                .segment_sequence = model->segment_sequence,
                                 .chain = header->chain,
                                 .payload_size = header->payload_size};
     model->segment_offset += size;
@@ -1003,6 +1009,20 @@ static void answer_ok_check(struct model *model, const struct submission *s, con
     }
 }
 
+// Nearly: the newest records may still be unknown.
+static bool sessions_full(const struct model *model) {
+    uint32_t count = 0;
+    for (uint64_t place = 0; place < SHELF_SESSIONS_MAX; place++) {
+        struct session_header header;
+        model_read(model, session_header_address(place), UINT64_MAX, &header, sizeof(header));
+        count += header.id != 0;
+    }
+    if (count == SHELF_SESSIONS_MAX) {
+        SOMETIMES(SIM_SESSION_TABLE_FULL);
+    }
+    return count >= SHELF_SESSIONS_MAX - SHELF_SESSION_WINDOW;
+}
+
 static void answer_no_check(const struct model *model, const struct submission *s,
                             const struct reply *reply) {
     struct session_header header;
@@ -1039,7 +1059,8 @@ static void answer_no_check(const struct model *model, const struct submission *
         right = s->size > LOG_RECORD_BYTES_MAX / 2 || !commit || !s->valid;
         break;
     case SHELF_NO_SPACE:
-        right = model->node->no_space_step >= s->step;
+        right = model->node->no_space_step >= s->step ||
+                (reply->reason == REASON_SESSION_TABLE_FULL && sessions_full(model));
         break;
     case SHELF_NO_MEMORY:
         right = model->node->no_memory_step >= s->step;
@@ -1109,8 +1130,7 @@ void model_answered(struct model *model, struct submission *s, const struct repl
     SIM_CHECK(!model->node->stopped, "OK after the node has stopped");
     switch (kind_of(s)) {
     case REQUEST_COMMIT:
-        SIM_CHECK(((s->valid || s->odd) && !s->system) || reply->receipt.replayed,
-                  "OK to a request that must be refused");
+        SIM_CHECK(!s->system || reply->receipt.replayed, "OK to a request that writes to the system region");
         answer_ok_check(model, s, reply);
         break;
     case REQUEST_SESSION_OUTCOME:
@@ -1190,10 +1210,11 @@ void model_last_record_forgotten(struct model *model) {
             }
         }
     }
-    const struct model_position *position = &model->positions[model->known];
-    model->segment_place = position->offset / LOG_SEGMENT_BYTES;
-    model->segment_offset = position->offset % LOG_SEGMENT_BYTES;
     model->known--;
+    const struct model_position *last = &model->positions[model->known]; // [0]: all zero
+    model->segment_sequence = last->segment_sequence;
+    model->segment_place = last->offset / LOG_SEGMENT_BYTES;
+    model->segment_offset = last->offset % LOG_SEGMENT_BYTES + last->size;
     model->epoch = model->known ? model->positions[model->known].epoch : 0;
     model->changed_count = 0;
     memset(model->regions, 0, sizeof(model->regions));
@@ -1227,6 +1248,15 @@ uint32_t model_alignment(const struct model *model) {
 
 void model_alignment_set(struct model *model, uint32_t alignment) {
     model->alignment = alignment;
+}
+
+bool model_commit_order(const struct model *model, const struct submission *submission, uint64_t *ret_order) {
+    const struct fate *fate = fate_find(model, submission->session, submission->sequence);
+    if (!fate || fate->by != submission) {
+        return false;
+    }
+    *ret_order = fate->order;
+    return true;
 }
 
 uint64_t model_commit_count(const struct model *model) {

@@ -106,12 +106,15 @@ struct model_position {
     uint64_t offset; // in the file
     uint64_t size;
     uint64_t epoch;
+    uint64_t segment_sequence;
     uint32_t chain;
     uint32_t payload_size;
 };
 const struct model_position *model_position(const struct model *model, uint64_t index);
 uint32_t model_alignment(const struct model *model);
 void model_alignment_set(struct model *model, uint32_t alignment);
+// The place of this submission's commit among all commits. False if it has not happened.
+bool model_commit_order(const struct model *model, const struct submission *submission, uint64_t *ret_order);
 uint64_t model_commit_count(const struct model *model);
 
 #endif

@@ -55,6 +55,13 @@ struct plan plan_of_seed(uint64_t seed) {
     plan.large_chance = random_chance(&random, 1, 4) ? between(&random, 50, 500) : 4;
     plan.region_chance = random_chance(&random, 1, 4) ? 60 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 3) ? 30 : 3;
+    plan.hold_chance = random_chance(&random, 1, 3) ? 100 : 0;
+    if (random_chance(&random, 1, 40)) {
+        plan.flood_chance = 700;
+        plan.steps = 7000;
+        plan.io_chance = 400;
+    }
+    plan.shop_chance = random_chance(&random, 1, 3) ? 400 : 0;
     plan_faults(&plan, &random);
     return plan;
 }

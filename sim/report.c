@@ -19,7 +19,7 @@ uint64_t *sometimes_counts = counts_default;
 
 void sim_trace(const char *format, ...) {
     char line[400];
-    int size = snprintf(line, sizeof(line), "%6llu  ", (unsigned long long)report.step);
+    int size = report.numbered ? snprintf(line, sizeof(line), "%6llu  ", (unsigned long long)report.step) : 0;
     va_list arguments;
     va_start(arguments, format);
     int more = vsnprintf(line + size, sizeof(line) - (size_t)size, format, arguments);
@@ -27,8 +27,8 @@ void sim_trace(const char *format, ...) {
     size += more < 0 ? 0 : more;
     size_t length = (size_t)size < sizeof(line) ? (size_t)size : sizeof(line) - 1;
     report.hash = hash_bytes(report.hash, line, length);
-    if (report.print) {
-        printf("%s\n", line);
+    if (report.out) {
+        fprintf(report.out, "%s\n", line);
     }
 }
 
@@ -48,8 +48,10 @@ void report_init(void) {
     shelf_assert_handler_set(on_assertion);
 }
 
-void report_begin(uint64_t seed, bool print) {
-    report.print = print;
+void report_begin(uint64_t seed, FILE *out) {
+    report.out = out;
+    report.hidden = false;
+    report.numbered = true;
     report.seed = seed;
     report.step = 0;
     report.hash = 0;

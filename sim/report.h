@@ -9,11 +9,14 @@
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #define FAILURE_TEXT_MAX 600u
 
 struct report {
-    bool print; // the trace
+    FILE *out;     // where the trace goes as well; NULL: nowhere
+    bool hidden;   // lines of ios are left out
+    bool numbered; // its lines begin with the step
     uint64_t seed;
     uint64_t step;
     uint64_t hash;  // of all trace lines so far
@@ -35,6 +38,6 @@ _Noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1
 
 // Makes assertions of the core end the run as failures, too.
 void report_init(void);
-void report_begin(uint64_t seed, bool print);
+void report_begin(uint64_t seed, FILE *out);
 
 #endif

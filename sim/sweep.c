@@ -62,7 +62,7 @@ static bool point_run(const struct point *point, struct world_result *ret_result
     plan.crash_at = point->at;
     plan.crash_again_at = point->again;
     plan.crash_mode = (enum crash_mode)point->mode;
-    report_begin(plan.seed, false);
+    report_begin(plan.seed, NULL);
     if (setjmp(report.escape) != 0) {
         return false;
     }
@@ -101,7 +101,6 @@ static bool recovery_points_add(uint32_t workload_number, uint64_t at) {
     }
     for (uint64_t again = 1; again <= result.ios_recovery; again++) {
         point_add(workload_number, CRASH_DURING, at, again);
-        point_add(workload_number, CRASH_AFTER, at, again);
     }
     return true;
 }

@@ -126,7 +126,7 @@ static void line_check(const struct world *world, uint32_t number, uint64_t plac
               (unsigned long long)place, (unsigned long long)applied);
 }
 
-static void image_check(const struct world *world) {
+void world_image_check(const struct world *world) {
     for (uint32_t number = 2; number < MAPS_MAX; number++) {
         const struct model_region *region = model_region(world->model, number);
         const struct region_view *view = &world->image->regions[number];
@@ -186,7 +186,7 @@ static void step_check(struct world *world) {
 
 // ---- Events
 
-static const char *file_name(struct file_id id) {
+const char *world_file_name(struct file_id id) {
     static const char *const names[] = {"?", "superblock", "log", "hint", "roots", "table", "pages"};
     return id.kind < ARRAY_COUNT(names) ? names[id.kind] : names[0];
 }
@@ -198,18 +198,33 @@ static const char *io_name(uint32_t kind) {
 }
 
 static void io_trace(const struct io *io, const char *what) {
-    sim_trace("%s %s %s.%u.%c %llu+%llu%s", what, io_name(io->kind), file_name(io->file), io->file.region,
-              io->file.slot ? 'b' : 'a', (unsigned long long)io->offset, (unsigned long long)io->size,
-              io->durable ? " durable" : "");
+    if (report.hidden) {
+        return;
+    }
+    sim_trace("%s %s %s.%u.%c %llu+%llu%s", what, io_name(io->kind), world_file_name(io->file),
+              io->file.region, io->file.slot ? 'b' : 'a', (unsigned long long)io->offset,
+              (unsigned long long)io->size, io->durable ? " durable" : "");
 }
 
-// The last record was damaged, cannot be told from a tear, and is written over.
+// The index of the record that a write to the log carries; 0: none.
+static uint64_t write_index(const struct world *world, const struct io *io) {
+    uint64_t offset = 0;
+    const struct segment_header *segment = io->buffer;
+    if (io->file.kind != FILE_LOG || io->size < sizeof(struct record_header)) {
+        return 0;
+    }
+    if (segment->magic == SEGMENT_MAGIC && io->size > model_alignment(world->model)) {
+        offset = model_alignment(world->model);
+    }
+    const struct record_header *record = (const void *)((const uint8_t *)io->buffer + offset);
+    return record->magic == RECORD_MAGIC ? record->index : 0;
+}
+
+// The last record was damaged, cannot be told from a tear, and another one takes its place.
 static void tail_cut_check(struct world *world, const struct io *io) {
     uint64_t known = model_known(world->model);
-    const struct model_position *position = model_position(world->model, known);
-    if (!position || world->damaged_record != known || world->node.opened ||
-        audit_hint(world->audit) >= known || io->file.kind != FILE_LOG ||
-        io->offset >= position->offset + position->size || position->offset >= io->offset + io->size) {
+    if (world->damaged_record == 0 || world->damaged_record != known || world->node.opened ||
+        audit_hint(world->audit) >= known || write_index(world, io) != known) {
         return;
     }
     sim_trace("the damaged last record %llu is cut: outside of the promise", (unsigned long long)known);
@@ -270,7 +285,10 @@ static void on_opened(struct world *world) {
     }
     world->node.floor = known;
     model_node_opened(world->model);
-    image_check(world);
+    world_image_check(world);
+    for (uint32_t i = 0; i < world->plan.clients; i++) {
+        client_check(world->clients[i]);
+    }
     sim_trace("opened: life %u at %llu", world->life, (unsigned long long)known);
 }
 
@@ -278,6 +296,7 @@ static bool world_event(struct world *world, struct event *event) {
     struct effects effects;
     report.step++;
     event->now_ms = world->now_ms;
+    event->hold_record = world->faults_on && chance(world, world->plan.hold_chance);
     core_step(world->core, event, &effects);
     bool stopped_before = world->node.stopped;
     world->node.stopped = effects.stopped;
@@ -392,7 +411,7 @@ static void io_write(struct world *world, const struct flight *flight) {
     struct io *io = flight->io;
     SIM_CHECK(hash_bytes(0, io->buffer, io->size) == flight->digest,
               "the bytes of a write changed while it was under way");
-    if (world->no_space && chance(world, 300)) {
+    if (world->no_space && chance(world, world->no_space_writes)) {
         io->result = IO_RESULT_NO_SPACE;
         world->node.no_space_step = report.step;
         if (io->file.kind != FILE_LOG || io->durable) {
@@ -449,7 +468,7 @@ static void io_perform(struct world *world, const struct flight *flight) {
         disk_remove_region(world->disk, io->file.region);
         break;
     case IO_MAP:
-        if (world->faults_on && world->node.opened && chance(world, world->plan.no_memory_chance)) {
+        if (world->faults_on && chance(world, world->plan.no_memory_chance)) {
             io->result = IO_RESULT_NO_MEMORY;
             world->node.no_memory_step = report.step;
         } else {
@@ -511,7 +530,7 @@ static void io_perform_partly(struct world *world, const struct flight *flight, 
 
 // ---- Life and death
 
-static void world_start(struct world *world) {
+void world_start(struct world *world) {
     struct core_config *config = &world->config;
     config->create = !disk_published(world->disk);
     random_fill(&world->random, config->shelf_id, sizeof(config->shelf_id));
@@ -556,7 +575,7 @@ static void crash_notice(const struct world *world, bool power) {
 }
 
 // The flight whose fate is not left to chance comes as `spared`.
-static void world_crash(struct world *world, bool power, const struct io *spared) {
+void world_crash(struct world *world, bool power, const struct io *spared) {
     crash_notice(world, power);
     world->crashes++;
     for (uint32_t i = 0; i < world->flight_count; i++) {
@@ -589,6 +608,9 @@ static void fault_check(struct world *world) {
         break;
     case SHELF_NO_SPACE:
         right = !world->node.opened && world->node.no_space_step >= world->node.life_step;
+        break;
+    case SHELF_NO_MEMORY:
+        right = !world->node.opened && world->node.no_memory_step >= world->node.life_step;
         break;
     default:
         break;
@@ -626,9 +648,8 @@ static void rot_log(struct world *world) {
     uint64_t offset =
         random_below(&world->random, disk_length(world->disk, id) / SECTOR_SIZE + 1) * SECTOR_SIZE;
     if (known > checkpoint && random_chance(&world->random, 3, 4)) {
-        uint64_t index = random_chance(&world->random, 1, 2)
-                             ? known
-                             : random_between(&world->random, checkpoint + 1, known);
+        bool tail = random_chance(&world->random, audit_hint(world->audit) >= known ? 3 : 2, 4);
+        uint64_t index = tail ? known : random_between(&world->random, checkpoint + 1, known);
         const struct model_position *position = model_position(world->model, index);
         offset = position->offset + random_below(&world->random, position->size / SECTOR_SIZE) * SECTOR_SIZE;
     }
@@ -655,7 +676,7 @@ static void rot_any(struct world *world) {
     }
     world->damage_must_heal = !audit_needs(world->audit, id, offset, SECTOR_SIZE);
     disk_rot(world->disk, &world->random, id, offset);
-    sim_trace("rot: %s.%u.%c at %llu%s", file_name(id), id.region, id.slot ? 'b' : 'a',
+    sim_trace("rot: %s.%u.%c at %llu%s", world_file_name(id), id.region, id.slot ? 'b' : 'a',
               (unsigned long long)offset, world->damage_must_heal ? ", not needed" : "");
 }
 
@@ -680,7 +701,7 @@ static void rot(struct world *world) {
 // ---- Steps
 
 // Carries out one of the ios under way, and tells the core, unless the node is to die here.
-static void flight_complete(struct world *world, uint32_t place) {
+void world_io_complete(struct world *world, uint32_t place) {
     struct flight flight = world->flights[place];
     struct io *io = flight.io;
     uint64_t crash_at = world->life == 1   ? world->plan.crash_at
@@ -709,11 +730,8 @@ static void flight_complete(struct world *world, uint32_t place) {
     world_event(world, &event);
 }
 
-static void tick(struct world *world) {
-    world->now_ms += random_between(&world->random, 1, world->plan.tick_ms_max);
-    if (chance(world, 20)) {
-        world->hold_checkpoint = !world->hold_checkpoint && world->faults_on;
-    }
+void world_tick(struct world *world, uint64_t time_ms) {
+    world->now_ms += time_ms;
     struct event event = {.kind = EVENT_TICK, .hold_checkpoint = world->hold_checkpoint};
     world_event(world, &event);
 }
@@ -736,6 +754,7 @@ static void node_replace(struct world *world) {
         fault_check(world);
         if (random_chance(&world->random, 1, 2)) { // it answers, but does nothing any more
             client_act(world->clients[0], false);
+            world_checkpoint(world);
         }
         world_crash(world, random_chance(&world->random, 1, 2), NULL);
     } else if (world->closed) {
@@ -758,8 +777,8 @@ static void node_replace(struct world *world) {
     }
 }
 
-static void world_close(struct world *world) {
-    struct event event = {.kind = EVENT_CLOSE, .checkpoint = random_chance(&world->random, 1, 2)};
+void world_close(struct world *world, bool checkpoint) {
+    struct event event = {.kind = EVENT_CLOSE, .checkpoint = checkpoint};
     sim_trace("close%s", event.checkpoint ? " with a checkpoint" : "");
     world->node.closing = true;
     world_event(world, &event);
@@ -786,18 +805,24 @@ static void world_step(struct world *world, bool draining) {
     }
     uint64_t dice = random_below(&world->random, 1000);
     if (world->flight_count > 0 && (dice < world->plan.io_chance || (!world->node.opened && dice < 900))) {
-        flight_complete(world, (uint32_t)random_below(&world->random, world->flight_count));
+        world_io_complete(world, (uint32_t)random_below(&world->random, world->flight_count));
         return;
     }
     dice = random_below(&world->random, 1000);
-    if (dice < world->plan.tick_chance || !world->node.opened) {
-        tick(world);
+    bool early = !world->node.opened && !draining && dice > 900;
+    if ((dice < world->plan.tick_chance || !world->node.opened) && !early) {
+        if (chance(world, 20)) {
+            world->hold_checkpoint = !world->hold_checkpoint && world->faults_on;
+        }
+        world_tick(world, random_between(&world->random, 1, world->plan.tick_ms_max));
     } else if (!world->node.closing) {
         if (!draining && chance(world, world->plan.checkpoint_chance)) {
-            world_checkpoint(world);
+            for (uint64_t i = random_chance(&world->random, 1, 50) ? 40 : 1; i > 0; i--) {
+                world_checkpoint(world);
+            }
         } else if (!draining && world->faults_on && !anybody_waits(world) &&
                    chance(world, world->plan.close_chance)) {
-            world_close(world);
+            world_close(world, random_chance(&world->random, 1, 2));
         } else {
             client_act(world->clients[random_below(&world->random, world->plan.clients)], draining);
         }
@@ -816,7 +841,7 @@ void sim_interleave(void) {
     client_interleave(world->clients[random_below(&world->random, world->plan.clients)]);
 }
 
-static struct world *world_new(const struct plan *plan) {
+struct world *world_new(const struct plan *plan) {
     struct world *world = calloc(1, sizeof(*world));
     ASSERT(world);
     world->plan = *plan;
@@ -826,6 +851,7 @@ static struct world *world_new(const struct plan *plan) {
     world->audit = audit_new(world->disk, world->model);
     world->now_ms = 1000000;
     world->faults_on = true;
+    world->no_space_writes = 300;
     world->config = (struct core_config){.alignment = plan->alignment,
                                          .log_bytes_max = plan->log_bytes_max,
                                          .checkpoint_log_bytes = plan->checkpoint_log_bytes,
@@ -841,7 +867,7 @@ static struct world *world_new(const struct plan *plan) {
     return world;
 }
 
-static void world_free(struct world *world) {
+void world_free(struct world *world) {
     world_now = NULL;
     for (uint32_t i = 0; i < world->plan.clients; i++) {
         client_free(world->clients[i]);
@@ -871,11 +897,14 @@ static void drain(struct world *world) {
 }
 
 static void last_checks(struct world *world) {
-    image_check(world);
+    world_image_check(world);
+    for (uint32_t i = 0; i < world->plan.clients; i++) {
+        client_check(world->clients[i]);
+    }
     SIM_CHECK(!core_log_busy(world->core) && !core_work_pending(world->core),
               "nothing is under way, but the log is busy");
     uint64_t applied = world->node.applied;
-    world_close(world);
+    world_close(world, random_chance(&world->random, 1, 2));
     for (uint64_t steps = 0; !world->closed && !world->over; steps++) {
         SIM_CHECK(steps < DRAIN_STEPS_MAX && !world->node.stopped, "the node does not close");
         world_step(world, true);

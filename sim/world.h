@@ -33,6 +33,9 @@ struct plan {
     uint32_t crash_chance;
     uint32_t crashes_max;
     uint32_t close_chance; // clean restarts
+    uint32_t hold_chance;  // that a step begins no record
+    uint32_t shop_chance;  // that a client works on structures
+    uint32_t flood_chance; // of a session that nobody uses any more: the table fills
     uint32_t no_space_chance, no_memory_chance;
     uint32_t eio_chance; // at each io
     uint32_t misdirect_chance;
@@ -83,6 +86,7 @@ struct world {
     uint32_t crashes;
     bool faults_on;
     bool no_space;
+    uint32_t no_space_writes; // then so many out of 1000 writes fail, too; reservations always do
     bool hold_checkpoint;
     bool closed;
     bool eio_given;          // in this life: the node has to stop
@@ -103,6 +107,18 @@ struct world_result {
 };
 struct world_result world_run(const struct plan *plan);
 struct plan plan_of_seed(uint64_t seed);
+
+// One thing at a time, for scripts: everything that world_run() does by chance.
+struct world *world_new(const struct plan *plan);
+void world_free(struct world *world);
+void world_start(struct world *world);
+void world_io_complete(struct world *world, uint32_t place); // of the flights
+void world_tick(struct world *world, uint64_t time_ms);
+void world_close(struct world *world, bool checkpoint);
+// The ios under way are done in part, except `spared` (may be NULL), of which nothing is done.
+void world_crash(struct world *world, bool power, const struct io *spared);
+void world_image_check(const struct world *world); // against the model
+const char *world_file_name(struct file_id id);
 
 // For the clients.
 bool world_submit(struct world *world, struct submission *submission); // false: refused for now

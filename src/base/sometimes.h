@@ -56,6 +56,8 @@
     X(SIM_FAULT_NO_SPACE)            \
     X(SIM_FAULT_ROT)                 \
     X(SIM_FAULT_MISDIRECTED)         \
+    X(SIM_STRUCTURES_CHECKED)        \
+    X(SIM_SESSION_TABLE_FULL)        \
     X(SIM_RETRY_AFTER_CRASH)         \
     X(SIM_RETRY_COMMITTED_BEFORE)    \
     X(SIM_READ_IN_MID_APPLY)         \

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "client/detail.h"
-#include "client/tx_state.h"
 
 _Static_assert(offsetof(struct shelf, host) == 0, "shelf_tx_shelf() goes from one to the other");
 _Static_assert(sizeof(struct commit) <= TX_HOST_BYTES, "raise TX_HOST_BYTES");
@@ -168,7 +167,9 @@ shelf_result shelf_open(const char *where, const struct shelf_options *options, 
         handle_free(s);
         return result;
     }
+    static _Atomic uint64_t hosts;
     s->host.image = node_image(s->node);
+    s->host.id = atomic_fetch_add(&hosts, 1) + 1;
     *ret_shelf = s;
     return SHELF_OK;
 }
@@ -195,10 +196,6 @@ shelf_result shelf_close(struct shelf *s) {
 }
 
 /* ---- Transactions begin ------------------------------------------------------------------------------------------- */
-
-struct commit *tx_commit_of(struct shelf_tx *tx) {
-    return tx_host_bytes(tx);
-}
 
 shelf_result handle_begin(struct shelf *s, unsigned flags, struct shelf_session *session,
                           struct shelf_tx **ret_tx) {

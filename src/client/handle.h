@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 
 #include "client/node.h"
-#include "client/tx.h"
+#include "client/tx_state.h"
 
 /*
  * A session as its holder uses it, without locks.
@@ -87,7 +87,9 @@ struct commit {
 shelf_result handle_check(const struct shelf *s);
 shelf_result handle_begin(struct shelf *s, unsigned flags, struct shelf_session *session,
                           struct shelf_tx **ret_tx);
-struct commit *tx_commit_of(struct shelf_tx *tx);
+static inline struct commit *tx_commit_of(struct shelf_tx *tx) {
+    return (struct commit *)(void *)tx->host_bytes;
+}
 /* Says in the thread's detail why the node refused. */
 void reply_explain(const struct reply *reply);
 /* Sends a request that is no commit, under the handle's deadline, and waits. */

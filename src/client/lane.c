@@ -12,7 +12,6 @@
 
 #include "client/detail.h"
 #include "client/handle.h"
-#include "client/tx_state.h"
 
 static uint64_t window_bit(uint64_t sequence) {
     return (uint64_t)1 << (sequence % SHELF_SESSION_WINDOW);
@@ -21,7 +20,7 @@ static uint64_t window_bit(uint64_t sequence) {
 void lane_begin(struct lane *lane, const struct reply *opened) {
     *lane = (struct lane){.session = opened->session, .holder = opened->holder};
     atomic_init(&lane->next, opened->session_last + 1);
-    atomic_init(&lane->last, opened->session_last);
+    atomic_init(&lane->last, opened->session_committed);
 }
 
 /* ---- Waiting ------------------------------------------------------------------------------------------------------ */

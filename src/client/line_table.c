@@ -66,8 +66,11 @@ void line_table_clear(struct line_table *table) {
     if (!table->slots)
         return;
     generation_next(table);
+    /* Use less of it if little of it was needed this time. */
+    size_t slots = table->mask + 1;
+    if (table->count < slots / 16)
+        table->mask = (slots / 8 > SLOTS_MIN ? slots / 8 : SLOTS_MIN) - 1;
     table->count = 0;
-    table->mask = SLOTS_MIN - 1;
 }
 
 void line_table_free(struct line_table *table) {

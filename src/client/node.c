@@ -23,9 +23,14 @@
 enum {
     RECOVERY_WORKERS = 3, /* with the opening thread: enough reads at once for any disk, while it checks */
     TICK_MS = 1000,
+    DOZE_MS = 10000,      /* between ticks when nothing goes on */
     LINGER_NS = 40000,    /* the background thread looks for more that long, before it sleeps */
     NO_SPACE_GIVE_UP = 3, /* ios that met a full disk, in a row, before somebody who waits is told */
     STACK_BYTES = 256 << 10,
+    SETTLE_LOOKS = 128, /* at memory, and for how long, after which there is nothing to settle */
+    SETTLE_NS = 5000000,
+    SETTLE_REST = 3,
+    SETTLE_APART_NS = 100000000,
 };
 
 /* ---- Faults ------------------------------------------------------------------------------------------------------- */
@@ -85,6 +90,9 @@ static bool background_duty(struct node *node) {
         return true;
     }
     duty_do(node, self, duty);
+    if (duty != DUTY_NONE) {
+        node->duty_ns = world_monotonic_ns();
+    }
     return duty != DUTY_NONE;
 }
 
@@ -103,19 +111,40 @@ static void background_finished(struct node *node, struct io *io) {
     (void)core_leave(node, NULL);
 }
 
+static uint64_t tick_period_ns(const struct node *node, bool dozing) {
+    uint64_t period_ms = min_u64(dozing ? DOZE_MS : TICK_MS, node->options.checkpoint_interval_ms);
+    period_ms =
+        min_u64(period_ms, min_u64(node->options.session_idle_ms, node->options.session_named_idle_ms));
+    return max_u64(period_ms, 10) * 1000000;
+}
+
+/* With the core held: is there nothing that the next tick could be needed for soon? */
+static bool is_quiet(const struct node *node) {
+    struct core_status status;
+    core_status_get(node->core, &status);
+    return status.applied == node->settle_applied && !status.no_space && !status.checkpoint_active &&
+           !core_log_busy(node->core) && !core_work_pending(node->core) && !node->chores.first &&
+           list_is_empty(&node->callers) && !node->refused.first && io_queue_active(node->queue) == 0;
+}
+
 static void background_tick(struct node *node) {
     uint64_t now_ns = world_monotonic_ns();
     if (now_ns < node->tick_ns) {
         return;
     }
-    uint64_t period_ms = min_u64(TICK_MS, max_u64(node->options.checkpoint_interval_ms, 10));
-    node->tick_ns = now_ns + period_ms * 1000000;
     struct event event = {.kind = EVENT_TICK, .hold_checkpoint = world_checkpoint_held(node->world)};
     core_enter(node);
     if (!node->stopped && !node->closed) {
         node_step(node, &event, node->held);
     }
+    node->dozing = is_quiet(node);
+    node->tick_ns = now_ns + tick_period_ns(node, node->dozing);
     (void)core_leave(node, NULL);
+    uint64_t applied = atomic_load_explicit(&node->image->applied, memory_order_relaxed);
+    if (applied != node->settle_applied) {
+        node->settle_applied = applied;
+        node->settle_ns = now_ns;
+    }
 }
 
 /* Commits often follow upon answers: for a moment, staying awake is cheaper for both sides than to be woken. */
@@ -127,21 +156,41 @@ static void background_linger(struct node *node) {
     }
 }
 
+/* A quarter of its time at most, and until there is nothing left to find. */
+static void background_settle(struct node *node) {
+    uint64_t begin_ns = world_monotonic_ns(), end_ns = begin_ns;
+    if (begin_ns < node->settle_ns) {
+        return;
+    }
+    if (begin_ns - node->duty_ns < SETTLE_APART_NS) { /* commits depend on this thread: not now */
+        node->settle_ns = begin_ns + SETTLE_APART_NS;
+        return;
+    }
+    bool found = false;
+    for (uint32_t i = 0; i < SETTLE_LOOKS && !found && end_ns - begin_ns < SETTLE_NS; i++) {
+        found = world_memory_settle(node->world);
+        end_ns = world_monotonic_ns();
+    }
+    node->settle_ns = found ? end_ns + SETTLE_REST * (end_ns - begin_ns) : UINT64_MAX;
+}
+
 static int background_timeout_ms(const struct node *node) {
-    uint64_t now_ns = world_monotonic_ns();
-    return now_ns >= node->tick_ns ? 0 : (int)((node->tick_ns - now_ns) / 1000000 + 1);
+    uint64_t now_ns = world_monotonic_ns(), next_ns = min_u64(node->tick_ns, node->settle_ns);
+    return now_ns >= next_ns ? 0 : (int)((next_ns - now_ns) / 1000000 + 1);
 }
 
 static void *background_main(void *context) {
     struct node *node = context;
     while (!atomic_load(&node->quit)) {
         if (atomic_exchange(&node->background_told, false)) {
+            node->tick_ns = min_u64(node->tick_ns, world_monotonic_ns() + tick_period_ns(node, false));
             if (background_duty(node) && io_queue_active(node->queue) == 0) {
                 background_linger(node);
             }
             continue;
         }
         background_tick(node);
+        background_settle(node);
         struct io *io = io_queue_wait(node->queue, background_timeout_ms(node));
         if (io) {
             background_finished(node, io);
@@ -159,6 +208,7 @@ static bool background_begin(struct node *node) {
     pthread_attr_t attributes;
     node->background.request.state = REQUEST_ADMITTED; /* it has time */
     node->tick_ns = world_monotonic_ns() + (uint64_t)TICK_MS * 1000000;
+    node->settle_ns = UINT64_MAX;
     node->queue = io_queue_open(node->world, 0);
     if (!node->queue) {
         return false;
@@ -290,8 +340,12 @@ static shelf_result node_begin(struct node *node) {
     io_queue_close(queue);
     if (node->stopped || !node->opened) {
         const struct core_fault *fault = core_fault_get(node->core);
+        if (!fault) { /* nothing has failed and nothing is under way: the first record waits for space */
+            detail_set("the disk is full: there is no space for the log's next record");
+            return SHELF_NO_SPACE;
+        }
         detail_set("%s", node->fault);
-        return fault ? fault->result : SHELF_IO;
+        return fault->result;
     }
     world_sweep(node->world, region_known, node);
     node->uring_always = node->options.backend == SHELF_BACKEND_URING;

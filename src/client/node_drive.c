@@ -19,7 +19,7 @@
  * come by way of a worker thread. And a thread that commits and finds the log idle has nothing else to do: all others
  * can get into the core meanwhile. So it calls write; so does the background thread, for commits that nobody waits for.
  * io_uring is worth it where one thread must wait for several things at once: the background thread while it has ios of
- * a checkpoint under way, and recovery. (A program that asks for SHELF_BACKEND_URING gets it everywhere.)
+ * a checkpoint under way. (A program that asks for SHELF_BACKEND_URING has all records written through it.)
  *
  * Why are records held back? Threads that commit in a loop come back in a burst after each record. Were the first one's
  * record begun at once, it would go alone and all others would wait for the next: two writes a round instead of one. So
@@ -334,6 +334,8 @@ static void admit(struct node *node, struct node_request *request, bool more) {
         answer_result(node, request, SHELF_IO, REASON_NODE_STOPPED);
         return;
     }
+    node->told_background |= node->dozing;
+    node->dozing = false;
     uint64_t token = node->refused_commits > 0 && is_commit(request) ? 0 : slot_take(node, request);
     if (token == 0) {
         refuse(node, request);

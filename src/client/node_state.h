@@ -103,6 +103,8 @@ struct node {
     uint32_t slot_free;     /* first free one; SLOTS_MAX: none */
     struct io_chain chores; /* for the background thread */
     bool chores_new;        /* since it was told last */
+    bool
+        dozing; /* the background thread sleeps for longer than a tick: it wants to be told of the next request */
     bool opened, stopped, closed, closing;
     uint32_t no_space_count; /* chores in a row that met a full disk */
     char fault[256];         /* why it stopped; written once, before `stopped` */
@@ -113,6 +115,9 @@ struct node {
     struct io_queue *queue;       /* its own */
     struct io_queue *log_queue;   /* of whoever flies, if uring_always */
     uint64_t tick_ns;             /* when the next one is due */
+    uint64_t duty_ns;             /* when it had one last */
+    uint64_t settle_ns;           /* when memory is to be settled next; UINT64_MAX: a tick will say */
+    uint64_t settle_applied;      /* what was applied at the last tick */
     uint64_t flight_ns;           /* when its own flight in `queue` began */
     _Atomic bool background_told; /* it was told something; for looking at it without sleeping */
     _Atomic bool quit;

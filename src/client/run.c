@@ -10,7 +10,6 @@
 
 #include "client/detail.h"
 #include "client/handle.h"
-#include "client/tx_state.h"
 
 enum {
     WAIT_US_MIN = 8,

@@ -8,8 +8,8 @@
  *   - Every access is volatile, so the compiler neither drops, repeats nor invents one, and moves none across the
  *     acquire load before or the acquire fence after it. On x86-64 loads are not reordered with loads, whatever their
  *     width and alignment; so the copy may use whole vectors.
- *   - On other processors, and under ThreadSanitizer, which is to see that both sides are atomic, the copy is made of relaxed
- *     atomic words, bytes at the edges.
+ *   - On other processors, and under sanitizers (ThreadSanitizer is to see that both sides are atomic), the copy is made of
+ *     relaxed atomic words, bytes at the edges.
  */
 #ifndef CLIENT_SHARED_COPY_H
 #define CLIENT_SHARED_COPY_H
@@ -24,9 +24,15 @@
 
 #if defined(__SANITIZE_THREAD__)
 #define SHARED_THREAD_SANITIZER 1
+#define SHARED_SANITIZER        1
+#elif defined(__SANITIZE_ADDRESS__)
+#define SHARED_SANITIZER 1 /* is to see the caller's buffer written */
 #elif defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define SHARED_THREAD_SANITIZER 1
+#define SHARED_SANITIZER        1
+#elif __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define SHARED_SANITIZER 1
 #endif
 #endif
 
@@ -39,7 +45,7 @@ static inline void shared_fence_acquire(void) {
 #endif
 }
 
-#if defined(__x86_64__) && !defined(SHARED_THREAD_SANITIZER)
+#if defined(__x86_64__) && !defined(SHARED_SANITIZER)
 
 typedef long long shared_vector __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint64_t shared_u64 __attribute__((aligned(1), may_alias));
@@ -51,22 +57,25 @@ typedef uint32_t shared_u32 __attribute__((aligned(1), may_alias));
         *(type *)(to + (at)) = shared_move_value;                       \
     } while (0)
 
-/* All of a line: loads first, so that none waits for a store. */
-static inline __attribute__((always_inline)) void shared_copy_line(uint8_t *to, const uint8_t *from) {
-    const volatile shared_vector *source = (const volatile shared_vector *)from;
-    shared_vector *target = (shared_vector *)to;
-    shared_vector a = source[0], b = source[1], c = source[2], d = source[3];
-    target[0] = a;
-    target[1] = b;
-    target[2] = c;
-    target[3] = d;
+/* All of a line, from bias + address. Loads first, so that none waits for a store; the sum is left to the loads. */
+static inline __attribute__((always_inline)) void shared_copy_line(uint8_t *to, uintptr_t bias,
+                                                                   uint64_t address) {
+    __asm__ volatile("movups (%[bias],%[address]), %%xmm0\n\t"
+                     "movups 16(%[bias],%[address]), %%xmm1\n\t"
+                     "movups 32(%[bias],%[address]), %%xmm2\n\t"
+                     "movups 48(%[bias],%[address]), %%xmm3\n\t"
+                     "movups %%xmm0, (%[to])\n\t"
+                     "movups %%xmm1, 16(%[to])\n\t"
+                     "movups %%xmm2, 32(%[to])\n\t"
+                     "movups %%xmm3, 48(%[to])"
+                     :
+                     : [to] "r"(to), [bias] "r"(bias), [address] "r"(address)
+                     : "xmm0", "xmm1", "xmm2", "xmm3", "memory");
 }
 
 /* 1 to 64 bytes, as two or four pieces that may overlap. */
 static inline __attribute__((always_inline)) void shared_copy(uint8_t *to, const uint8_t *from, size_t size) {
-    if (size == LINE_SIZE) {
-        shared_copy_line(to, from);
-    } else if (size > 16) {
+    if (size > 16) {
         SHARED_MOVE(shared_vector, 0);
         SHARED_MOVE(shared_vector, size - 16);
         if (size > 32) {
@@ -98,6 +107,15 @@ static inline __attribute__((always_inline)) bool shared_u64_is(const _Atomic ui
                      : "memory");
     return same;
 }
+static inline __attribute__((always_inline)) bool shared_item_is(const _Atomic uint64_t *items,
+                                                                 uint64_t index, uint64_t value) {
+    bool same;
+    __asm__ volatile("cmpq %[value], (%[items],%[index],8)"
+                     : "=@cce"(same)
+                     : [value] "r"(value), [items] "r"(items), [index] "r"(index)
+                     : "memory");
+    return same;
+}
 static inline __attribute__((always_inline)) bool shared_u32_is(const _Atomic uint32_t *word,
                                                                 uint32_t value) {
     bool same;
@@ -108,7 +126,16 @@ static inline __attribute__((always_inline)) bool shared_u32_is(const _Atomic ui
     return same;
 }
 
+/* Not shared; here because it is for the same reason not left to the compiler. */
+static inline __attribute__((always_inline)) void private_pointer_advance(uint64_t **pointer) {
+    __asm__("addq $8, %[pointer]" : [pointer] "+m"(*pointer) : : "cc");
+}
+
 #else
+
+static inline void private_pointer_advance(uint64_t **pointer) {
+    ++*pointer;
+}
 
 static inline void shared_copy(uint8_t *to, const uint8_t *from, size_t size) {
     size_t at = 0;
@@ -123,12 +150,15 @@ static inline void shared_copy(uint8_t *to, const uint8_t *from, size_t size) {
         }
     }
 }
-static inline void shared_copy_line(uint8_t *to, const uint8_t *from) {
-    shared_copy(to, from, LINE_SIZE);
+static inline void shared_copy_line(uint8_t *to, uintptr_t bias, uint64_t address) {
+    shared_copy(to, (const uint8_t *)(bias + address), LINE_SIZE); // NOLINT(performance-no-int-to-ptr)
 }
 
 static inline bool shared_u64_is(const _Atomic uint64_t *word, uint64_t value) {
     return atomic_load_explicit(word, memory_order_relaxed) == value;
+}
+static inline bool shared_item_is(const _Atomic uint64_t *items, uint64_t index, uint64_t value) {
+    return shared_u64_is(&items[index], value);
 }
 static inline bool shared_u32_is(const _Atomic uint32_t *word, uint32_t value) {
     return atomic_load_explicit(word, memory_order_relaxed) == value;

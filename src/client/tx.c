@@ -15,7 +15,7 @@
 
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 
-enum { ARRAY_ITEMS_MIN = 64, READS_MIN = 256 };
+enum { ARRAY_ITEMS_MIN = 64, READS_MIN = 512, READS_MERGED_MIN = 1 << 16 };
 
 static const char conflict_text[] = "a line that was read has changed since";
 
@@ -26,27 +26,33 @@ static inline void tx_index_set(struct shelf_tx *tx, uint64_t index) {
     tx->version_max = index << 1;
 }
 
+static __attribute__((noinline, cold)) shelf_result flags_refuse(void) {
+    detail_set(
+        "a transaction is begun with either SHELF_READ_ONLY or SHELF_READ_WRITE, and perhaps SHELF_FRESH");
+    return SHELF_INVALID;
+}
+
+static void hot_forget(struct shelf_tx *tx) {
+    tx->hot = (struct hot_region){0};
+}
+
 shelf_result tx_begin(struct tx_host *host, unsigned flags, struct shelf_tx **ret_tx) {
-    unsigned kind = flags & (SHELF_READ_ONLY | SHELF_READ_WRITE);
-    if ((flags & ~(unsigned)(SHELF_READ_ONLY | SHELF_READ_WRITE | SHELF_FRESH)) ||
-        (kind != SHELF_READ_ONLY && kind != SHELF_READ_WRITE)) {
-        detail_set("a transaction is begun with either SHELF_READ_ONLY or SHELF_READ_WRITE, and perhaps "
-                   "SHELF_FRESH");
-        return SHELF_INVALID;
-    }
+    unsigned kind = flags & ~(unsigned)SHELF_FRESH;
+    if (kind != SHELF_READ_ONLY && kind != SHELF_READ_WRITE)
+        return flags_refuse();
     struct shelf_tx *tx = tx_take();
     if (!tx) {
         detail_set("no memory for a transaction");
         return SHELF_NO_MEMORY;
     }
+    /* The same host's index was no newer when the hot region was found. */
+    if (tx->slow || host->id == 0 || tx->hot.host != host->id)
+        hot_forget(tx);
     tx->host = host;
     tx->flags = flags;
     tx->slow = 0;
     tx->failed = SHELF_OK;
     tx->regions = host->image->regions;
-    tx->hot.limit_lines = 0;
-    tx->hot.limit = 0;
-    tx->hot.size = 0;
     tx->read_next = tx->reads;
     tx->read_compacted = 0;
     tx->reads_lost = false;
@@ -122,20 +128,16 @@ void tx_hint_shift(struct shelf_tx *tx, uint32_t attempt) {
     tx->hint_shift = attempt;
 }
 
-bool tx_array_reserve(void **array, size_t *capacity, size_t count, size_t item_size) {
-    if (count <= *capacity)
-        return true;
+void *tx_array_grow(void *array, size_t *capacity, size_t count, size_t item_size) {
     size_t larger = *capacity ? *capacity : ARRAY_ITEMS_MIN;
     while (larger < count)
         larger *= 2;
-    void *moved = realloc(*array, larger * item_size);
-    if (!moved) {
+    void *moved = realloc(array, larger * item_size);
+    if (moved)
+        *capacity = larger;
+    else
         detail_set("no memory for a larger transaction");
-        return false;
-    }
-    *array = moved;
-    *capacity = larger;
-    return true;
+    return moved;
 }
 
 /* ---- Extension (R2) ----------------------------------------------------------------------------------------------- */
@@ -249,7 +251,7 @@ static bool read_merge(struct shelf_tx *tx, uint64_t entry) {
 }
 
 bool tx_reads_compact(struct shelf_tx *tx) {
-    if (!tx_array_reserve((void **)&tx->read_words, &tx->read_words_capacity, tx_read_count(tx), 1))
+    if (!TX_ARRAY_RESERVE(tx->read_words, tx->read_words_capacity, tx_read_count(tx)))
         return false;
     if (tx->read_compacted == 0)
         line_table_clear(&tx->seen);
@@ -267,11 +269,11 @@ bool tx_reads_compact(struct shelf_tx *tx) {
     return true;
 }
 
-/* Makes room for one more line. Merging must free half of the array to be worth its time, so there may be entries
- * beyond the limit for a while; tx_encode() counts again. */
+/* Makes room for one more line: while the array is small, just a larger one, then by merging, if that frees half of it. So
+ * there may be entries beyond the limit for a while; tx_encode() counts again. */
 static __attribute__((noinline)) shelf_result reads_grow(struct shelf_tx *tx) {
     const size_t lines_max = SHELF_TX_LINES_READ_MAX;
-    if (tx_read_count(tx) > 0 && !tx_reads_compact(tx))
+    if (tx->read_capacity >= READS_MERGED_MIN && !tx_reads_compact(tx))
         return SHELF_NO_MEMORY;
     if (tx_read_count(tx) >= lines_max) {
         if (tx->flags & SHELF_READ_WRITE) {
@@ -287,7 +289,7 @@ static __attribute__((noinline)) shelf_result reads_grow(struct shelf_tx *tx) {
         return SHELF_OK;
     size_t target = tx->read_capacity == 0 ? READS_MIN : tx->read_capacity * 2;
     size_t count = tx_read_count(tx);
-    if (!tx_array_reserve((void **)&tx->reads, &tx->read_capacity, target, sizeof(tx->reads[0])))
+    if (!TX_ARRAY_RESERVE(tx->reads, tx->read_capacity, target))
         return SHELF_NO_MEMORY;
     tx_read_count_set(tx, count);
     tx->read_end = tx->reads + tx->read_capacity;
@@ -313,13 +315,14 @@ static void hot_set(struct shelf_tx *tx, shelf_addr from) {
         .state = &region->state,
         .limit = tx->slow ? 0 : size,
         .size = size,
+        .host = tx->host->id,
     };
 }
 
 /* Where the byte at this address of the hot region is. */
 static inline const uint8_t *hot_data(const struct shelf_tx *tx, shelf_addr from) {
-    return (const uint8_t *)(tx->hot.data_bias +
-                             from); // NOLINT(performance-no-int-to-ptr): one addition instead of two
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): one addition instead of two
+    return (const uint8_t *)(tx->hot.data_bias + from);
 }
 
 /* One attempt; true: the bytes are exact at the index, and recorded. The range lies within one line, below `limit` in the
@@ -341,7 +344,7 @@ static inline __attribute__((always_inline)) bool line_try(struct shelf_tx *tx, 
     shared_fence_acquire();
     if (!LIKELY(shared_u64_is(word, version)) || !LIKELY(shared_u32_is(tx->hot.state, REGION_LIVE)))
         return false;
-    *entry = (from & ~(uint64_t)7) | (((from + size - 1) >> 3) & 7);
+    *entry = read_entry_make(from, size);
     tx->read_next = entry + 1;
     return true;
 }
@@ -359,16 +362,16 @@ static inline __attribute__((always_inline)) bool whole_line_try(struct shelf_tx
     uint64_t version = atomic_load_explicit(&versions[line], memory_order_acquire);
     if (!LIKELY(version <= tx->version_max))
         return false;
-    shared_copy_line(to, hot_data(tx, from));
+    shared_copy_line(to, tx->hot.data_bias, from);
     shared_fence_acquire();
-    if (!LIKELY(shared_u64_is(&versions[line], version)) ||
+    if (!LIKELY(shared_item_is(versions, line, version)) ||
         !LIKELY(shared_u32_is(tx->hot.state, REGION_LIVE)))
         return false;
     uint64_t *entry = tx->read_next;
     if (!LIKELY(entry != tx->read_end))
         return false;
-    *entry = from | 7; /* words 0 to 7 */
-    tx->read_next = entry + 1;
+    *entry = from; /* as read_entry_make() makes it */
+    private_pointer_advance(&tx->read_next);
     return true;
 }
 
@@ -531,7 +534,7 @@ shelf_result shelf_view(struct shelf_tx *tx, shelf_addr from, size_t size, const
         detail_set("a transaction has at most %zu views", SHELF_TX_LINES_READ_MAX);
         return SHELF_TOO_LARGE;
     }
-    if (!tx_array_reserve((void **)&tx->views, &tx->view_capacity, tx->view_count + 1, sizeof(tx->views[0])))
+    if (!TX_ARRAY_RESERVE(tx->views, tx->view_capacity, tx->view_count + 1))
         return SHELF_NO_MEMORY;
     result = view_verify(tx, from, size);
     if (result != SHELF_OK)

@@ -21,6 +21,9 @@
 /* The least that a handle must offer to its transactions; first member of struct shelf and of the simulator's clients. */
 struct tx_host {
     struct image *image;
+    /* Not 0: no other host in the life of this process has or had this number, so a transaction that is used again may
+     * keep what it found out about the image. */
+    uint64_t id;
     /* How a reader waits a little while a line is in mid-apply; returns false when it has waited long enough. `round`
      * counts from 0. The simulator's host returns false at once. */
     bool (*wait)(struct tx_host *host, uint32_t round);

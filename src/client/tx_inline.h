@@ -45,7 +45,7 @@ TX_INLINE bool tx_window_open(struct shelf_tx *tx, shelf_region region, struct t
     ret_window->limit = tx->hot.limit;
     ret_window->version_max = tx->version_max;
     ret_window->read_next = tx->read_next;
-    ret_window->read_entry_0 = base | 7;
+    ret_window->read_entry_0 = read_entry_make(base, LINE_SIZE);
     ret_window->tx = tx;
     return true;
 }

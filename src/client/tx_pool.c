@@ -9,6 +9,7 @@
  * P2  All of them are in the list `all`, so that the child of a fork can fail those that it inherited.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "client/tx_state.h"
@@ -16,7 +17,7 @@
 enum {
     THREAD_TXS_MAX = 16,
     COMMON_TXS_MAX = 1024,
-    KEPT_BYTES_MAX = 4 << 20, /* a single array larger than that is given back */
+    KEPT_BYTES_MAX = 4 << 20, /* a single array larger than that is given back, but by one transaction */
 };
 
 /* A word of the initial-exec kind costs one load to reach; begin and end of small reads would feel more. */
@@ -50,7 +51,25 @@ static void table_trim(struct line_table *table) {
         line_table_free(table);
 }
 
+/* One transaction may keep what it has, so that a program that loads much in large pieces does not get its memory new from
+ * the system each time. */
+static _Atomic bool large_kept;
+
+static bool large_keep(struct shelf_tx *tx) {
+    if (!tx->large)
+        tx->large = !atomic_exchange(&large_kept, true);
+    return tx->large;
+}
+
+static bool arrays_large(const struct shelf_tx *tx) {
+    return tx->read_capacity * sizeof(tx->reads[0]) > KEPT_BYTES_MAX ||
+           tx->write_capacity * sizeof(tx->writes[0]) > KEPT_BYTES_MAX ||
+           tx->encoded_capacity > KEPT_BYTES_MAX;
+}
+
 static void arrays_trim(struct shelf_tx *tx) {
+    if (!arrays_large(tx) || large_keep(tx))
+        return;
     array_trim((void **)&tx->reads, &tx->read_capacity, sizeof(tx->reads[0]));
     tx->read_next = tx->reads;
     tx->read_end = tx->reads + tx->read_capacity;
@@ -73,6 +92,8 @@ static void all_unlink(struct shelf_tx *tx) {
 }
 
 static void tx_free(struct shelf_tx *tx) {
+    if (tx->large)
+        atomic_store(&large_kept, false);
     free(tx->reads);
     free(tx->read_words);
     free(tx->views);

@@ -18,13 +18,17 @@ enum {
     TX_EFFECTS = 1u << 1, /* there are buffered writes or operations to look for */
 };
 
-/* A line that was read, with the first and the last of the words that were: (address & ~7) | last word. */
+/* A line that was read, with the first and the last of the words that were: (address & ~7) | (last word ^ 7). So the entry
+ * of a whole line is its address. */
+static inline uint64_t read_entry_make(shelf_addr from, size_t size) {
+    return (from & ~(uint64_t)7) | (((from + size - 1) >> 3 & 7) ^ 7);
+}
 static inline uint64_t read_entry_line(uint64_t entry) {
     return entry >> LINE_SHIFT;
 }
 /* One bit a word. */
 static inline uint8_t read_entry_words(uint64_t entry) {
-    return (uint8_t)((2u << (entry & 7)) - (1u << (entry >> 3 & 7)));
+    return (uint8_t)((2u << ((entry & 7) ^ 7)) - (1u << (entry >> 3 & 7)));
 }
 
 /* A range that shelf_view() gave out. */
@@ -60,6 +64,7 @@ struct hot_region {
     const _Atomic uint32_t *state;
     uint64_t limit; /* limit_lines in bytes */
     uint64_t size;  /* 0: there is no hot region */
+    uint64_t host;  /* id of the host that it was found at */
 };
 
 struct shelf_tx {
@@ -107,6 +112,7 @@ struct shelf_tx {
     size_t encoded_capacity;
 
     /* The pool's. */
+    bool large; /* the one that keeps large arrays */
     struct shelf_tx *pool_next;
     struct shelf_tx *all_next, *all_previous;
 
@@ -148,8 +154,20 @@ shelf_result tx_failure_repeat(const struct shelf_tx *tx);
 shelf_result tx_range_check(struct shelf_tx *tx, shelf_addr from, size_t size);
 /* A read that lies within one line and ignores own writes; recorded unless `to` is NULL (then just verified). */
 shelf_result tx_line_read(struct shelf_tx *tx, shelf_addr from, void *to, size_t size);
-/* Grows *array so that it holds `count` items; false: no memory. */
-bool tx_array_reserve(void **array, size_t *capacity, size_t count, size_t item_size);
+/* The array, moved to where `count` items have room; NULL: no memory, and it is where and as it was. */
+void *tx_array_grow(void *array, size_t *capacity, size_t count, size_t item_size);
+/* Sees that the array has room for `count` items; false: no memory. */
+#define TX_ARRAY_RESERVE(array, capacity, count)                                                    \
+    ({                                                                                              \
+        size_t reserve_count = (count);                                                             \
+        void *reserve_moved = (array);                                                              \
+        if (reserve_count > (capacity)) {                                                           \
+            reserve_moved = tx_array_grow((array), &(capacity), reserve_count, sizeof((array)[0])); \
+            if (reserve_moved)                                                                      \
+                (array) = reserve_moved;                                                            \
+        }                                                                                           \
+        reserve_count <= (capacity);                                                                \
+    })
 /* Merges repeated lines in the read set: read_compacted == tx_read_count(). False: no memory. */
 bool tx_reads_compact(struct shelf_tx *tx);
 

@@ -66,8 +66,7 @@ static shelf_result lines_reserve(struct shelf_tx *tx, uint64_t first, size_t co
         detail_set("a transaction changes at most %zu lines of %u bytes", WRITE_LINES_MAX, LINE_SIZE);
         return SHELF_TOO_LARGE;
     }
-    if (!tx_array_reserve((void **)&tx->writes, &tx->write_capacity, tx->write_count + more,
-                          sizeof(tx->writes[0])))
+    if (!TX_ARRAY_RESERVE(tx->writes, tx->write_capacity, tx->write_count + more))
         return SHELF_NO_MEMORY;
     if (!line_table_reserve(&tx->write_table, more)) {
         detail_set("no memory for a larger transaction");
@@ -184,7 +183,7 @@ shelf_result shelf_write(struct shelf_tx *tx, shelf_addr to, const void *from, s
         size_t first = to & LINE_MASK, part = LINE_SIZE - first < size ? LINE_SIZE - first : size;
         struct write_line *line = line_find_or_add(tx, to >> LINE_SHIFT);
         uint64_t bits = bits_make(first, part);
-        tx->write_bytes += (uint64_t)__builtin_popcountll(bits & ~line->mask);
+        tx->write_bytes += line->mask == 0 ? part : (uint64_t)__builtin_popcountll(bits & ~line->mask);
         line->mask |= bits;
         memcpy(line->bytes + first, bytes, part);
         to += part;
@@ -244,8 +243,7 @@ static shelf_result operation_add(struct shelf_tx *tx, uint32_t code, shelf_addr
     result = lines_reserve(tx, word >> LINE_SHIFT, 1);
     if (result != SHELF_OK)
         return result;
-    if (!tx_array_reserve((void **)&tx->operations, &tx->operation_capacity, tx->operation_count + 1,
-                          sizeof(tx->operations[0])))
+    if (!TX_ARRAY_RESERVE(tx->operations, tx->operation_capacity, tx->operation_count + 1))
         return SHELF_NO_MEMORY;
     tx_slow_set(tx, TX_EFFECTS);
     tx->dirty = true;
@@ -281,8 +279,7 @@ bool tx_has_effects(const struct shelf_tx *tx) {
 #define LINE_ENCODED_MAX ((LINE_SIZE / 2) * (sizeof(struct record_range) + 8) + 8)
 
 static shelf_result encode_reserve(struct shelf_tx *tx, size_t size) {
-    return tx_array_reserve((void **)&tx->encoded, &tx->encoded_capacity, size, 1) ? SHELF_OK
-                                                                                   : SHELF_NO_MEMORY;
+    return TX_ARRAY_RESERVE(tx->encoded, tx->encoded_capacity, size) ? SHELF_OK : SHELF_NO_MEMORY;
 }
 
 /* Line numbers of the read set and of all views. */

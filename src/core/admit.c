@@ -27,7 +27,8 @@ struct record_tx *batch_tx_begin(struct core *core, uint64_t session, uint64_t s
     return tx;
 }
 
-void batch_range_add(struct core *core, struct record_tx *tx, uint64_t address, const void *bytes, uint32_t size) {
+void batch_range_add(struct core *core, struct record_tx *tx, uint64_t address, const void *bytes,
+                     uint32_t size) {
     struct batch *batch = core->building;
     struct record_range *range = (struct record_range *)batch_end(batch);
     size_t padded = align_up(size, 8);
@@ -80,7 +81,8 @@ enum room batch_room(struct core *core, size_t payload_bytes, uint64_t line_coun
     if (core->log.write_waits_space) {
         return ROOM_NO_SPACE;
     }
-    bool fits = batch->tx_count < RECORD_TXS_MAX && batch->reply_count < BATCH_REPLIES_MAX - RECORD_TXS_MAX / 2 &&
+    bool fits = batch->tx_count < RECORD_TXS_MAX &&
+                batch->reply_count < BATCH_REPLIES_MAX - RECORD_TXS_MAX / 2 &&
                 payload_bytes <= batch->payload_max - batch->payload_size &&
                 overlay_has_room(&batch->overlay, line_count);
     if (!fits) {
@@ -146,19 +148,21 @@ static enum reply_reason address_check(const struct core *core, uint64_t address
         return REASON_REQUEST_SYSTEM;
     }
     const struct region *region = region_find(core, number);
-    if (region == NULL || !region->admitted_live || !range_within(shelf_addr_offset(address), size, region->size)) {
+    if (region == NULL || !region->admitted_live ||
+        !range_within(shelf_addr_offset(address), size, region->size)) {
         return REASON_REQUEST_RANGE;
     }
     return REASON_NONE;
 }
 
 /* Checks the ranges in the node's own copy (A1). */
-static enum reply_reason ranges_check(const struct core *core, const uint8_t *ranges, size_t size, uint32_t count) {
+static enum reply_reason ranges_check(const struct core *core, const uint8_t *ranges, size_t size,
+                                      uint32_t count) {
     size_t at = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct record_range *range = (const struct record_range *)(ranges + at);
-        if (size - at < sizeof(*range) || align_up(range->size, 8) > size - at - sizeof(*range) || range->size == 0 ||
-            range->reserved != 0) {
+        if (size - at < sizeof(*range) || align_up(range->size, 8) > size - at - sizeof(*range) ||
+            range->size == 0 || range->reserved != 0) {
             return REASON_REQUEST_MALFORMED;
         }
         enum reply_reason reason = address_check(core, range->address, range->size);
@@ -171,10 +175,12 @@ static enum reply_reason ranges_check(const struct core *core, const uint8_t *ra
 }
 
 static enum reply_reason operations_check(struct core *core, const struct commit *commit) {
-    memcpy(core->operations, commit->operations, commit->head.operation_count * sizeof(struct request_operation));
+    memcpy(core->operations, commit->operations,
+           commit->head.operation_count * sizeof(struct request_operation));
     for (uint32_t i = 0; i < commit->head.operation_count; i++) {
         const struct request_operation *operation = &core->operations[i];
-        if (operation->code < OPERATION_ADD || operation->code > OPERATION_OR || operation->address % 8 != 0) {
+        if (operation->code < OPERATION_ADD || operation->code > OPERATION_OR ||
+            operation->address % 8 != 0) {
             return REASON_REQUEST_MALFORMED;
         }
         enum reply_reason reason = address_check(core, operation->address, 8);
@@ -188,20 +194,25 @@ static enum reply_reason operations_check(struct core *core, const struct commit
 enum verdict { VERDICT_PASSES, VERDICT_CONFLICT, VERDICT_CONFLICT_PENDING, VERDICT_MALFORMED };
 
 /* One line that was read: is it unchanged since `index`, as far as it can be known? (A2) */
-static enum verdict line_certify(struct core *core, uint64_t line, uint64_t index, struct batch **ret_pending) {
+static enum verdict line_certify(struct core *core, uint64_t line, uint64_t index,
+                                 struct batch **ret_pending) {
     const struct region *region = region_find(core, (uint32_t)(line >> (ADDRESS_OFFSET_BITS - LINE_SHIFT)));
     uint64_t place = line & (((uint64_t)1 << (ADDRESS_OFFSET_BITS - LINE_SHIFT)) - 1);
     if (region == NULL || !region->applied_live) {
         return VERDICT_CONFLICT; /* dropped since */
     }
+    if (region->number == REGION_SYSTEM) { /* clients never see it */
+        return VERDICT_MALFORMED;
+    }
     if (!region->admitted_live) { /* is being dropped */
         *ret_pending = core_batch_open(core);
         return VERDICT_CONFLICT_PENDING;
     }
-    if (region->number == REGION_SYSTEM || place >= region->size_applied >> LINE_SHIFT) {
+    if (place >= region->size_applied >> LINE_SHIFT) {
         return VERDICT_MALFORMED;
     }
-    uint64_t version = version_index(atomic_load_explicit(&region->memory.versions[place], memory_order_relaxed));
+    uint64_t version =
+        version_index(atomic_load_explicit(&region->memory.versions[place], memory_order_relaxed));
     uint64_t floor = atomic_load_explicit(&core->image->regions[region->number].floor, memory_order_relaxed);
     if (max_u64(version, floor) > index) {
         return VERDICT_CONFLICT;
@@ -220,7 +231,8 @@ static enum verdict line_certify(struct core *core, uint64_t line, uint64_t inde
     return VERDICT_PASSES;
 }
 
-static enum verdict commit_certify(struct core *core, const struct commit *commit, struct batch **ret_pending) {
+static enum verdict commit_certify(struct core *core, const struct commit *commit,
+                                   struct batch **ret_pending) {
     enum verdict verdict = VERDICT_PASSES;
     if (commit->head.index > core->applied) {
         return VERDICT_CONFLICT; /* read from an image that this node has not reached */
@@ -257,7 +269,8 @@ static uint64_t operation_result(uint32_t code, uint64_t value, uint64_t operand
 }
 
 /* A4. The results go into the receipt and into the session's memory. */
-static void operations_add(struct core *core, struct record_tx *tx, uint32_t count, struct session_result *result) {
+static void operations_add(struct core *core, struct record_tx *tx, uint32_t count,
+                           struct session_result *result) {
     for (uint32_t i = 0; i < count; i++) {
         const struct request_operation *operation = &core->operations[i];
         uint64_t value;
@@ -335,9 +348,11 @@ static void on_commit(struct core *core, const struct event *event) {
         return;
     }
     size_t operation_bytes = head->operation_count * (sizeof(struct record_range) + sizeof(uint64_t));
-    uint64_t lines = head->ranges_size / LINE_SIZE + 2 * (uint64_t)head->range_count + head->operation_count + 4;
+    uint64_t lines =
+        head->ranges_size / LINE_SIZE + 2 * (uint64_t)head->range_count + head->operation_count + 4;
     if (!admit_has_room(core, commit.token,
-                        sizeof(struct record_tx) + head->ranges_size + operation_bytes + SESSION_RANGE_BYTES_MAX,
+                        sizeof(struct record_tx) + head->ranges_size + operation_bytes +
+                            SESSION_RANGE_BYTES_MAX,
                         lines)) {
         return;
     }
@@ -351,13 +366,15 @@ static void on_commit(struct core *core, const struct event *event) {
     size_t payload_before = batch->payload_size;
     struct record_tx *tx = batch_tx_begin(core, head->session, head->sequence);
     memcpy(tx + 1, commit.ranges, head->ranges_size); /* the one copy */
-    enum reply_reason reason = verdict == VERDICT_MALFORMED ? REASON_REQUEST_MALFORMED : operations_check(core, &commit);
+    enum reply_reason reason =
+        verdict == VERDICT_MALFORMED ? REASON_REQUEST_MALFORMED : operations_check(core, &commit);
     if (reason == REASON_NONE) {
         reason = ranges_check(core, (const uint8_t *)(tx + 1), head->ranges_size, head->range_count);
     }
     if (reason != REASON_NONE) {
         batch->payload_size = payload_before; /* A5 */
-        core_refuse(core, commit.token, reason == REASON_REQUEST_SYSTEM ? SHELF_DENIED : SHELF_INVALID, reason); /* A3 */
+        core_refuse(core, commit.token, reason == REASON_REQUEST_SYSTEM ? SHELF_DENIED : SHELF_INVALID,
+                    reason); /* A3 */
         return;
     }
     batch->payload_size += head->ranges_size;

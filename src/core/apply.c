@@ -50,7 +50,8 @@ static void bytes_store(uint8_t *to, const uint8_t *from, size_t size) {
     }
 }
 
-static void line_store(_Atomic uint64_t *version, uint8_t *to, const uint8_t *from, size_t size, uint64_t index) {
+static void line_store(_Atomic uint64_t *version, uint8_t *to, const uint8_t *from, size_t size,
+                       uint64_t index) {
     if (MUTANT(BYTES_BEFORE_VERSION)) {
         bytes_store(to, from, size);
         INTERLEAVE(APPLY);
@@ -82,17 +83,16 @@ static void pages_changed(struct core *core, struct region *region, uint64_t off
     }
 }
 
-static void range_apply(struct core *core, uint64_t address, const uint8_t *bytes, size_t size, uint64_t index) {
+static void range_apply(struct core *core, uint64_t address, const uint8_t *bytes, size_t size,
+                        uint64_t index) {
     struct region *region = region_find(core, shelf_addr_region(address));
     uint64_t offset = shelf_addr_offset(address);
     ASSERT(region != NULL && region->mapped && range_within(offset, size, region->size_mapped));
-    if (size == 0) {
-        return;
-    }
     pages_changed(core, region, offset, size);
     while (size > 0) {
         size_t part = min_u64(size, LINE_SIZE - (offset & (LINE_SIZE - 1)));
-        line_store(&region->memory.versions[offset >> LINE_SHIFT], region->memory.data + offset, bytes, part, index);
+        line_store(&region->memory.versions[offset >> LINE_SHIFT], region->memory.data + offset, bytes, part,
+                   index);
         offset += part;
         bytes += part;
         size -= part;
@@ -126,7 +126,7 @@ uint64_t apply_pages_pending(const struct core *core, const uint8_t *payload, si
     while ((range = range_next(&walk)) != NULL) {
         const struct region *region = region_find(core, shelf_addr_region(range->address));
         uint64_t offset = shelf_addr_offset(range->address);
-        if (range->size == 0 || region->pending_count == 0) {
+        if (region->pending_count == 0) {
             continue;
         }
         for (uint64_t page = offset >> PAGE_SHIFT; page <= (offset + range->size - 1) >> PAGE_SHIFT; page++) {
@@ -156,7 +156,8 @@ bool apply_payload_valid(const struct core *core, const uint8_t *payload, size_t
             const struct record_range *range = (const struct record_range *)(payload + at);
             at += sizeof(*range);
             const struct region *region = region_find(core, shelf_addr_region(range->address));
-            if (align_up(range->size, 8) > end - at || region == NULL || !region->mapped ||
+            if (range->size == 0 || align_up(range->size, 8) > end - at || region == NULL ||
+                !region->mapped ||
                 !range_within(shelf_addr_offset(range->address), range->size, region->size_mapped)) {
                 return false;
             }
@@ -178,8 +179,8 @@ void apply_batch(struct core *core) {
     if (core->effects->reply_count > 0) {
         return; /* this step's answers are others'; the next step's are ours */
     }
-    if (checkpoint->state == CHECKPOINT_PAGES &&
-        apply_pages_pending(core, payload, batch->payload_size) > checkpoint->pool_max - checkpoint->pool_count) {
+    if (checkpoint->state == CHECKPOINT_PAGES && apply_pages_pending(core, payload, batch->payload_size) >
+                                                     checkpoint->pool_max - checkpoint->pool_count) {
         SOMETIMES(CHECKPOINT_COPY_POOL_FULL);
         return; /* tried again whenever the checkpoint has moved */
     }
@@ -190,8 +191,10 @@ void apply_batch(struct core *core) {
     core->applied_position = core->log.head;
     core->log.applied_bytes += core->log.write_size;
     atomic_store_explicit(&core->image->applied, batch->index, memory_order_release);
-    core->effects->replies = batch->replies;
-    core->effects->reply_count = batch->reply_count;
+    if (batch->reply_count > 0) { /* else this step may still give immediate ones */
+        core->effects->replies = batch->replies;
+        core->effects->reply_count = batch->reply_count;
+    }
     overlay_reset(&batch->overlay);
     batch->payload_size = 0;
     batch->tx_count = 0;

@@ -64,7 +64,8 @@ void region_publish(struct core *core, struct region *region, uint64_t floor) {
 /* ---- Requests ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t entry_address(uint32_t place) {
-    return shelf_addr_make(REGION_SYSTEM, SYSTEM_CATALOG_OFFSET + (uint64_t)place * sizeof(struct catalog_entry));
+    return shelf_addr_make(REGION_SYSTEM,
+                           SYSTEM_CATALOG_OFFSET + (uint64_t)place * sizeof(struct catalog_entry));
 }
 
 static struct region *region_named(struct core *core, const char *name) {
@@ -94,7 +95,8 @@ static uint64_t table_size(uint64_t size) {
 }
 
 static uint64_t roots_bytes(uint64_t size) {
-    return sizeof(struct roots_region) + divide_up(size, PAGE_SIZE * (uint64_t)TABLE_BLOCK_PAGES) * sizeof(struct block_entry);
+    return sizeof(struct roots_region) +
+           divide_up(size, PAGE_SIZE * (uint64_t)TABLE_BLOCK_PAGES) * sizeof(struct block_entry);
 }
 
 /* Space in the files for a region of `size` bytes: all ios at once. */
@@ -120,7 +122,8 @@ static void control_reserve(struct core *core, uint64_t size) {
 
 static enum reply_reason size_check(const struct core *core, uint64_t size, uint64_t size_max) {
     bool fits = size > 0 && size % PAGE_SIZE == 0 && size <= size_max && size_max % PAGE_SIZE == 0 &&
-                size_max <= SHELF_REGION_BYTES_MAX && roots_size(core) + roots_bytes(size) <= core->checkpoint.roots_max;
+                size_max <= SHELF_REGION_BYTES_MAX &&
+                roots_size(core) + roots_bytes(size) <= core->checkpoint.roots_max;
     return fits ? REASON_NONE : REASON_REGION_SIZE;
 }
 
@@ -169,11 +172,12 @@ static struct catalog_entry entry_of(const struct core *core, const struct regio
     return entry;
 }
 
-static void on_grow(struct core *core, struct region *region, const struct region_request *request, uint64_t token) {
+static void on_grow(struct core *core, struct region *region, const struct region_request *request,
+                    uint64_t token) {
     struct control *control = &core->control;
-    if (request->size <= region->size) { /* large enough: nothing to do */
-        struct reply reply = {.token = token, .region = region->number};
-        core_reply(core, &reply);
+    if (request->size <=
+        region->size) { /* large enough, or about to be: then the answer waits for that (C2) */
+        core_refuse(core, token, SHELF_OK, REASON_NONE);
     } else if (size_check(core, request->size, region->size_max) != REASON_NONE) {
         core_reply_result(core, token, SHELF_TOO_LARGE, REASON_REGION_SIZE);
     } else {
@@ -231,7 +235,8 @@ static void control_fail(struct core *core, shelf_result result, enum reply_reas
     }
     control->state = CONTROL_CLEANUP;
     control->files_left = 1;
-    control->ios[0] = (struct io){.kind = IO_REMOVE, .file = {.kind = FILE_PAGES, .region = control->region->number}};
+    control->ios[0] =
+        (struct io){.kind = IO_REMOVE, .file = {.kind = FILE_PAGES, .region = control->region->number}};
     core_issue(core, &control->ios[0], PURPOSE_CONTROL);
     if (control->region->mapped) {
         control->files_left++;
@@ -285,7 +290,8 @@ static void control_append(struct core *core) {
     if (control_creates(control)) {
         SOMETIMES(REGION_CREATED);
         core->region_numbers_used++;
-        uint64_t address = shelf_addr_make(REGION_SYSTEM, offsetof(struct system_header, region_numbers_used));
+        uint64_t address =
+            shelf_addr_make(REGION_SYSTEM, offsetof(struct system_header, region_numbers_used));
         batch_range_add(core, tx, address, &core->region_numbers_used, sizeof(core->region_numbers_used));
         control->entry.created_index = core->building->index;
         memcpy(region->name, control->entry.name, sizeof(region->name));
@@ -359,7 +365,8 @@ static void entry_applied(struct core *core, uint64_t index, const struct catalo
 
 /* From the record's bytes, not the image's: within one record a place may be freed and taken by another region. */
 void catalog_applied(struct core *core, uint64_t index, uint64_t offset, const void *bytes, uint32_t size) {
-    if (offset < SYSTEM_CATALOG_OFFSET || offset >= SYSTEM_SESSIONS_OFFSET || size != sizeof(struct catalog_entry)) {
+    if (offset < SYSTEM_CATALOG_OFFSET || offset >= SYSTEM_SESSIONS_OFFSET ||
+        size != sizeof(struct catalog_entry)) {
         return;
     }
     struct catalog_entry entry;
@@ -367,7 +374,8 @@ void catalog_applied(struct core *core, uint64_t index, uint64_t offset, const v
     entry_applied(core, index, &entry);
 }
 
-bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size, struct catalog_entry *ret_entry) {
+bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size,
+                       struct catalog_entry *ret_entry) {
     size_t at = 0;
     while (size - at >= sizeof(struct record_tx)) {
         const struct record_tx *tx = (const struct record_tx *)(payload + at);
@@ -396,6 +404,17 @@ bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size, s
     return false;
 }
 
+/* Numbers given out are counted: no region may have one that is to be given out yet (T2). */
+static bool numbers_sane(const struct core *core) {
+    uint64_t used = core->region_numbers_used;
+    for (uint32_t place = 1; place < REGION_PLACES && used <= REGION_NUMBERS - 2; place++) {
+        if (core->regions[place].number >= 2 + used) {
+            return false;
+        }
+    }
+    return used <= REGION_NUMBERS - 2;
+}
+
 /* After recovery: the admitted state is what the image's catalog says. */
 void catalog_mirror_rebuild(struct core *core) {
     const uint8_t *system = core->regions[0].memory.data;
@@ -403,6 +422,11 @@ void catalog_mirror_rebuild(struct core *core) {
     memcpy(&header, system, sizeof(header));
     core->region_numbers_used = header.region_numbers_used;
     core->region_count = 0;
+    if (!numbers_sane(core)) {
+        core_stop(core, SHELF_CORRUPT, "catalog", "its count of region numbers makes no sense",
+                  (struct file_id){.kind = FILE_PAGES, .region = REGION_SYSTEM}, 0, core->applied);
+        return;
+    }
     for (uint32_t place = 0; place < SHELF_REGIONS_MAX; place++) {
         struct catalog_entry entry;
         memcpy(&entry, system + SYSTEM_CATALOG_OFFSET + place * sizeof(entry), sizeof(entry));
@@ -410,8 +434,10 @@ void catalog_mirror_rebuild(struct core *core) {
         if (entry.live == 0) {
             continue;
         }
-        if (region == NULL || !region->mapped || region->size_mapped < entry.size) {
-            core_stop(core, SHELF_CORRUPT, "catalog", "a region of the catalog has no image in the checkpoint",
+        if (region == NULL || entry.region == REGION_SYSTEM || !region->mapped ||
+            region->size_mapped < entry.size) {
+            core_stop(core, SHELF_CORRUPT, "catalog",
+                      "a region of the catalog has no image in the checkpoint",
                       (struct file_id){.kind = FILE_ROOTS, .region = entry.region}, 0, core->applied);
             return;
         }
@@ -431,12 +457,13 @@ void catalog_mirror_rebuild(struct core *core) {
 
 /* ---- Look-ups ------------------------------------------------------------------------------------------------------ */
 
-static void info_fill(const struct core *core, const struct region *region, struct shelf_region_info *ret_info) {
-    *ret_info = (struct shelf_region_info){.region = (shelf_region)region->number,
-                                           .size = region->size_applied,
-                                           .size_max = region->size_max,
-                                           .floor = atomic_load_explicit(&core->image->regions[region->number].floor,
-                                                                         memory_order_relaxed)};
+static void info_fill(const struct core *core, const struct region *region,
+                      struct shelf_region_info *ret_info) {
+    *ret_info = (struct shelf_region_info){
+        .region = (shelf_region)region->number,
+        .size = region->size_applied,
+        .size_max = region->size_max,
+        .floor = atomic_load_explicit(&core->image->regions[region->number].floor, memory_order_relaxed)};
     memcpy(ret_info->name, region->name, sizeof(ret_info->name));
     ret_info->name[SHELF_NAME_MAX] = 0;
 }

@@ -72,8 +72,8 @@ static void io_send(struct core *core, struct checkpoint_io *cio, struct io io) 
     core_issue(core, &cio->io, PURPOSE_CHECKPOINT);
 }
 
-static void write_send(struct core *core, struct checkpoint_io *cio, struct file_id file, uint64_t offset, void *buffer,
-                       uint64_t size, bool durable) {
+static void write_send(struct core *core, struct checkpoint_io *cio, struct file_id file, uint64_t offset,
+                       void *buffer, uint64_t size, bool durable) {
     io_send(core, cio,
             (struct io){.kind = IO_WRITE,
                         .file = file,
@@ -83,9 +83,11 @@ static void write_send(struct core *core, struct checkpoint_io *cio, struct file
                         .durable = durable});
 }
 
-static void read_send(struct core *core, struct checkpoint_io *cio, struct file_id file, uint64_t offset, uint64_t size) {
-    io_send(core, cio,
-            (struct io){.kind = IO_READ, .file = file, .offset = offset, .size = size, .buffer = cio->buffer});
+static void read_send(struct core *core, struct checkpoint_io *cio, struct file_id file, uint64_t offset,
+                      uint64_t size) {
+    io_send(
+        core, cio,
+        (struct io){.kind = IO_READ, .file = file, .offset = offset, .size = size, .buffer = cio->buffer});
 }
 
 static struct file_id pages_file(const struct region *region, uint32_t slot) {
@@ -147,7 +149,7 @@ static void checkpoint_begin(struct core *core) {
     checkpoint->cursor_page = 0;
     checkpoint->state = CHECKPOINT_PAGES;
     checkpoint->early = MUTANT(SUPERBLOCK_BEFORE_PAGES);
-    if (checkpoint->early) {
+    if (checkpoint->early) { /* only with MUTANT */
         checkpoint->state = CHECKPOINT_SUPERBLOCK;
     }
     if (MUTANT(TRIM_BEFORE_SUPERBLOCK)) {
@@ -190,16 +192,18 @@ static void copied_page_send(struct core *core, struct checkpoint_io *cio) {
     checkpoint->pool_count--;
     memcpy(cio->buffer, copied->bytes, PAGE_SIZE);
     page_entry_set(region, copied->page, cio->buffer);
-    write_send(core, cio, pages_file(region, region->memory.pages[copied->page].slot), copied->page * PAGE_SIZE,
-               cio->buffer, PAGE_SIZE, false);
+    write_send(core, cio, pages_file(region, region->memory.pages[copied->page].slot),
+               copied->page * PAGE_SIZE, cio->buffer, PAGE_SIZE, false);
 }
 
 /* The next run of pending pages that go to the same slot, copied out of the image. */
-static void page_run_send(struct core *core, struct checkpoint_io *cio, struct region *region, uint64_t first) {
+static void page_run_send(struct core *core, struct checkpoint_io *cio, struct region *region,
+                          uint64_t first) {
     uint32_t slot = slot_other(region->memory.pages[first].slot);
     uint64_t count = 0;
     while (count < IO_PAGES && first + count < region->page_count_frozen &&
-           bit_get(region->pending, first + count) && slot_other(region->memory.pages[first + count].slot) == slot) {
+           bit_get(region->pending, first + count) &&
+           slot_other(region->memory.pages[first + count].slot) == slot) {
         uint64_t page = first + count;
         uint8_t *bytes = cio->buffer + count * PAGE_SIZE;
         memcpy(bytes, region->memory.data + page * PAGE_SIZE, PAGE_SIZE);
@@ -217,17 +221,17 @@ static bool pages_next(struct core *core, struct checkpoint_io *cio) {
         copied_page_send(core, cio);
         return true;
     }
-    for (; checkpoint->cursor_place < REGION_PLACES; checkpoint->cursor_place++, checkpoint->cursor_page = 0) {
+    for (; checkpoint->cursor_place < REGION_PLACES;
+         checkpoint->cursor_place++, checkpoint->cursor_page = 0) {
         struct region *region = &core->regions[checkpoint->cursor_place];
         if (!region->mapped || region->pending_count == 0) {
             continue;
         }
         uint64_t page = bit_next(region->pending, checkpoint->cursor_page, region->page_count_frozen);
-        if (page < region->page_count_frozen) {
-            checkpoint->cursor_page = page;
-            page_run_send(core, cio, region, page);
-            return true;
-        }
+        ASSERT(page < region->page_count_frozen); /* the cursor has never passed a pending page */
+        checkpoint->cursor_page = page;
+        page_run_send(core, cio, region, page);
+        return true;
     }
     return false;
 }
@@ -237,9 +241,10 @@ static bool pages_next(struct core *core, struct checkpoint_io *cio) {
 /* The next table block from the cursor on that has a frozen page; advances the cursor past it. */
 static struct region *block_next(struct core *core, uint64_t *ret_block) {
     struct checkpoint *checkpoint = &core->checkpoint;
-    for (; checkpoint->cursor_place < REGION_PLACES; checkpoint->cursor_place++, checkpoint->cursor_page = 0) {
+    for (; checkpoint->cursor_place < REGION_PLACES;
+         checkpoint->cursor_place++, checkpoint->cursor_page = 0) {
         struct region *region = &core->regions[checkpoint->cursor_place];
-        if (!region->mapped || region->frozen_count == 0 || region->page_count_frozen == 0) {
+        if (region->frozen_count == 0) {
             continue;
         }
         uint64_t page = bit_next(region->frozen, checkpoint->cursor_page, region->page_count_frozen);
@@ -297,14 +302,15 @@ static bool table_next(struct core *core, struct checkpoint_io *cio) {
         struct block_entry *entry = &region->memory.blocks[block];
         entry->slot = slot_other(entry->slot);
         entry->crc = crc32c(0, cio->buffer, TABLE_BLOCK_SIZE);
-        write_send(core, cio, table_file(region), block_offset(region, block), cio->buffer, TABLE_BLOCK_SIZE, false);
+        write_send(core, cio, table_file(region), block_offset(region, block), cio->buffer, TABLE_BLOCK_SIZE,
+                   false);
         return true;
     }
     if (checkpoint->step == 0) { /* all blocks are sent: their entries are final */
         checkpoint->step = 1;
         roots_build(core);
-        write_send(core, cio, roots_file(core), 0, checkpoint->roots, align_up(checkpoint->next.roots_size, PAGE_SIZE),
-                   false);
+        write_send(core, cio, roots_file(core), 0, checkpoint->roots,
+                   align_up(checkpoint->next.roots_size, PAGE_SIZE), false);
         return true;
     }
     return false;
@@ -318,10 +324,11 @@ static bool sync_next(struct core *core, struct checkpoint_io *cio, bool tables)
     }
     for (; checkpoint->cursor_place < REGION_PLACES; checkpoint->cursor_place++) {
         const struct region *region = &core->regions[checkpoint->cursor_place];
-        if (!region->mapped || region->frozen_count == 0 || region->page_count_frozen == 0) {
+        if (region->frozen_count == 0) {
             continue;
         }
-        struct file_id file = tables ? table_file(region) : pages_file(region, checkpoint->step == 0 ? SLOT_A : SLOT_B);
+        struct file_id file =
+            tables ? table_file(region) : pages_file(region, checkpoint->step == 0 ? SLOT_A : SLOT_B);
         checkpoint->step = tables ? 0 : !checkpoint->step;
         checkpoint->cursor_place += checkpoint->step == 0;
         io_send(core, cio, (struct io){.kind = IO_SYNC, .file = file});
@@ -341,9 +348,10 @@ enum read_back { READ_BACK_PAGES, READ_BACK_TABLE, READ_BACK_ROOTS };
 
 static bool read_back_pages_next(struct core *core, struct checkpoint_io *cio) {
     struct checkpoint *checkpoint = &core->checkpoint;
-    for (; checkpoint->cursor_place < REGION_PLACES; checkpoint->cursor_place++, checkpoint->cursor_page = 0) {
+    for (; checkpoint->cursor_place < REGION_PLACES;
+         checkpoint->cursor_place++, checkpoint->cursor_page = 0) {
         struct region *region = &core->regions[checkpoint->cursor_place];
-        if (!region->mapped || region->frozen_count == 0 || region->page_count_frozen == 0) {
+        if (region->frozen_count == 0) {
             continue;
         }
         uint64_t first = bit_next(region->frozen, checkpoint->cursor_page, region->page_count_frozen);
@@ -408,7 +416,8 @@ static void read_back_check(struct core *core, struct checkpoint_io *cio) {
     bool right = true;
     if (cio->io.file.kind == FILE_PAGES) {
         for (uint32_t i = 0; i < cio->count; i++) {
-            right = right && crc32c(0, cio->buffer + i * PAGE_SIZE, PAGE_SIZE) == region->memory.pages[cio->page + i].crc;
+            right = right && crc32c(0, cio->buffer + i * PAGE_SIZE, PAGE_SIZE) ==
+                                 region->memory.pages[cio->page + i].crc;
         }
     } else if (cio->io.file.kind == FILE_TABLE) {
         right = crc32c(0, cio->buffer, TABLE_BLOCK_SIZE) == region->memory.blocks[cio->page].crc;
@@ -435,14 +444,15 @@ static bool superblock_next(struct core *core, struct checkpoint_io *cio, uint32
     }
     checkpoint->step = 1;
     for (uint32_t copy = 0; first_copy == 0 && copy < SUPERBLOCK_COPIES; copy++) {
-        struct superblock *block = (struct superblock *)(checkpoint->superblock_buffer + copy * SUPERBLOCK_SIZE);
+        struct superblock *block =
+            (struct superblock *)(checkpoint->superblock_buffer + copy * SUPERBLOCK_SIZE);
         *block = checkpoint->next;
         block->crc = block->copy = 0;
         block->crc = crc32c(0, block, sizeof(*block));
         block->copy = copy;
     }
     uint32_t copies = MUTANT(ONE_SUPERBLOCK_COPY) ? 1 : 2;
-    if (copies == 1 && first_copy != 0) {
+    if (copies == 1 && first_copy != 0) { /* only with MUTANT */
         return false;
     }
     write_send(core, cio, (struct file_id){.kind = FILE_SUPERBLOCK}, first_copy * SUPERBLOCK_SIZE,
@@ -461,10 +471,12 @@ static bool trim_next(struct core *core) {
         struct region *region = &core->regions[place];
         if (region->number == 0 || !region->mapped || region->applied_live || region->admitted_live ||
             region->page_count_frozen != 0 ||
+            region->created_index > core->superblock.index || /* its records may not even be applied */
             (core->control.state != CONTROL_IDLE && core->control.region == region)) {
             continue;
         }
-        core->remove_io = (struct io){.kind = IO_REMOVE, .file = {.kind = FILE_PAGES, .region = region->number}};
+        core->remove_io =
+            (struct io){.kind = IO_REMOVE, .file = {.kind = FILE_PAGES, .region = region->number}};
         core_issue(core, &core->remove_io, PURPOSE_REMOVE);
         return true;
     }
@@ -549,7 +561,7 @@ static bool state_next(struct core *core, struct checkpoint_io *cio) {
 
 static void state_enter_next(struct core *core) {
     struct checkpoint *checkpoint = &core->checkpoint;
-    if (checkpoint->state == CHECKPOINT_SUPERBLOCK_SECOND && checkpoint->early) {
+    if (checkpoint->state == CHECKPOINT_SUPERBLOCK_SECOND && checkpoint->early) { /* only with MUTANT */
         checkpoint->early = false;
         checkpoint->state = CHECKPOINT_PAGES;
     } else {
@@ -566,12 +578,14 @@ static void state_enter_next(struct core *core) {
 static bool checkpoint_should_begin(const struct core *core) {
     const struct checkpoint *checkpoint = &core->checkpoint;
     const struct log *log = &core->log;
-    bool ends = core->closed || (core->closing && log->hint.busy && ((const struct hint_block *)log->hint_block)->clean);
+    bool ends = core->closed ||
+                (core->closing && log->hint.busy && ((const struct hint_block *)log->hint_block)->clean);
     if (!core->serving || checkpoint->state != CHECKPOINT_IDLE || checkpoint->answer || ends) {
         return false;
     }
     bool due = checkpoint->wanted || core->log.applied_bytes >= core->config.checkpoint_log_bytes;
-    bool held = core->hold_checkpoint && !checkpoint->log_needs && checkpoint->waiter_count == 0 && !core->closing;
+    bool held =
+        core->hold_checkpoint && !checkpoint->log_needs && checkpoint->waiter_count == 0 && !core->closing;
     return due && !held;
 }
 
@@ -594,6 +608,9 @@ void checkpoint_continue(struct core *core) {
         checkpoint_ended(core);
     }
     waiters_answer(core);
+    if (checkpoint_should_begin(core)) {
+        checkpoint_continue(core); /* for those who came too late for this one: no other event may follow */
+    }
 }
 
 void checkpoint_on_io(struct core *core, struct io *io) {
@@ -627,7 +644,8 @@ void checkpoint_on_tick(struct core *core) {
         }
     }
     if (checkpoint->state == CHECKPOINT_IDLE && core->applied > core->superblock.index &&
-        core->now_ms - checkpoint->last_start_ms >= core->config.checkpoint_interval_ms && checkpoint_dirty(core)) {
+        core->now_ms - checkpoint->last_start_ms >= core->config.checkpoint_interval_ms &&
+        checkpoint_dirty(core)) {
         checkpoint->wanted = true;
     }
 }

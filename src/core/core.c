@@ -42,7 +42,8 @@ static void *carve(struct carver *carver, size_t size) {
 
 static void carve_batch(struct carver *carver, struct batch *batch, const struct sizes *sizes) {
     batch->payload_max = sizes->payload_max;
-    batch->buffer = carve(carver, BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes->payload_max + PAGE_SIZE);
+    batch->buffer =
+        carve(carver, BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes->payload_max + PAGE_SIZE);
     batch->replies = carve(carver, BATCH_REPLIES_MAX * sizeof(struct reply));
     batch->overlay.slots = carve(carver, (size_t)sizes->slot_max * sizeof(uint32_t));
     batch->overlay.lines = carve(carver, (size_t)sizes->line_max * sizeof(struct overlay_line));
@@ -78,14 +79,16 @@ static void carve_core(struct carver *carver, const struct sizes *sizes) {
 size_t core_size(const struct core_config *config) {
     struct sizes sizes = sizes_of(config);
     size_t fixed = align_up(sizeof(struct core), PAGE_SIZE);
-    size_t batch = align_up(BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes.payload_max + PAGE_SIZE, PAGE_SIZE) +
-                   align_up(BATCH_REPLIES_MAX * sizeof(struct reply), PAGE_SIZE) +
-                   align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
-                   align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
+    size_t batch =
+        align_up(BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes.payload_max + PAGE_SIZE,
+                 PAGE_SIZE) +
+        align_up(BATCH_REPLIES_MAX * sizeof(struct reply), PAGE_SIZE) +
+        align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
+        align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
     return fixed + 2 * batch + PAGE_SIZE + ZERO_BYTES + CHECKPOINT_IOS * CHECKPOINT_IO_BYTES +
            align_up(sizes.roots_max, PAGE_SIZE) + (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
-           align_up(sizes.pool_max * sizeof(struct copied_page), PAGE_SIZE) + (size_t)sizes.pool_max * PAGE_SIZE +
-           RECOVERY_IOS * RECOVERY_IO_BYTES + LOG_SEGMENT_BYTES;
+           align_up(sizes.pool_max * sizeof(struct copied_page), PAGE_SIZE) +
+           (size_t)sizes.pool_max * PAGE_SIZE + RECOVERY_IOS * RECOVERY_IO_BYTES + LOG_SEGMENT_BYTES;
 }
 
 struct core *core_init(void *memory, const struct core_config *config, struct image *image) {
@@ -147,8 +150,8 @@ void core_refuse(struct core *core, uint64_t token, shelf_result result, enum re
     }
 }
 
-void core_stop(struct core *core, shelf_result result, const char *what, const char *reason, struct file_id file,
-               uint64_t offset, uint64_t index) {
+void core_stop(struct core *core, shelf_result result, const char *what, const char *reason,
+               struct file_id file, uint64_t offset, uint64_t index) {
     if (core->stopped) {
         return; /* the first cause counts */
     }
@@ -254,7 +257,8 @@ static void go_on(struct core *core, const struct event *event) {
         log_background(core);
     }
     bool idle = !core_log_busy(core) && !core_work_pending(core) && core->control.state == CONTROL_IDLE &&
-                core->checkpoint.state == CHECKPOINT_IDLE && !core->checkpoint.wanted && !core->remove_io.busy;
+                core->checkpoint.state == CHECKPOINT_IDLE && !core->checkpoint.wanted &&
+                !core->remove_io.busy;
     if (core->closing && !core->closed && idle && !core->stopped) {
         if (core->close_checkpoint && checkpoint_dirty(core)) {
             core->close_checkpoint = false;

@@ -41,12 +41,12 @@ struct core *core_init(void *memory, const struct core_config *config, struct im
 
 enum event_kind {
     EVENT_START = 1,
-    EVENT_SUBMIT,     /* request, request_size, token */
-    EVENT_IO_DONE,    /* io, with result set */
-    EVENT_TICK,       /* time has passed; at least once a second while anything is unfinished */
+    EVENT_SUBMIT,  /* request, request_size, token */
+    EVENT_IO_DONE, /* io, with result set */
+    EVENT_TICK,    /* time has passed; at least once a second while anything is unfinished */
     EVENT_CHECKPOINT, /* token: answered when a checkpoint begun now or later is durable; receipt.index is its index */
-    EVENT_CLOSE,      /* no submits come any more; `checkpoint` says whether to write one first */
-    EVENT_GO_ON,      /* nothing has happened; begins a record that was held back */
+    EVENT_CLOSE, /* no submits come any more; `checkpoint` says whether to write one first */
+    EVENT_GO_ON, /* nothing has happened; begins a record that was held back */
 };
 struct event {
     uint32_t kind;
@@ -55,9 +55,10 @@ struct event {
     size_t request_size;
     uint64_t token;
     struct io *io;
-    bool checkpoint;      /* CLOSE */
-    bool hold_checkpoint; /* TICK: somebody copies the present checkpoint; begin no new one unless the log needs it */
-    bool hold_record;     /* any: more requests are about to follow; begin no record in this step */
+    bool checkpoint; /* CLOSE */
+    bool
+        hold_checkpoint; /* TICK: somebody copies the present checkpoint; begin no new one unless the log needs it */
+    bool hold_record; /* any: more requests are about to follow; begin no record in this step */
 };
 
 #define EFFECT_IOS_MAX 64u

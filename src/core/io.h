@@ -67,9 +67,9 @@ struct region_memory {
     _Atomic uint64_t *versions; /* one a line */
     const uint8_t *data_view;   /* the readers' aliases */
     const _Atomic uint64_t *versions_view;
-    struct page_entry *pages;    /* one a page */
-    struct block_entry *blocks;  /* one a table block */
-    uint64_t *bits[3];           /* three bitmaps, one bit a page */
+    struct page_entry *pages;   /* one a page */
+    struct block_entry *blocks; /* one a table block */
+    uint64_t *bits[3];          /* three bitmaps, one bit a page */
 };
 
 struct io {
@@ -78,15 +78,15 @@ struct io {
     struct file_id file;
     uint64_t offset;
     uint64_t size;
-    void *buffer; /* aligned to 4096 when alignment allows O_DIRECT: always for pages, log, table */
+    void *buffer;      /* aligned to 4096 when alignment allows O_DIRECT: always for pages, log, table */
     uint64_t size_max; /* IO_MAP */
     uint64_t epoch;    /* IO_SWAP_EPOCH */
     struct region_memory memory; /* IO_MAP */
-    uint32_t durable;  /* IO_WRITE */
-    uint32_t urgent;   /* 1: a commit waits for it. 0: a background thread may take its time */
-    uint32_t purpose;  /* enum io_purpose, the core's own */
-    uint32_t busy;     /* the core's own: 1 from issue to EVENT_IO_DONE */
-    void *world;       /* the world's own */
+    uint32_t durable;            /* IO_WRITE */
+    uint32_t urgent;             /* 1: a commit waits for it. 0: a background thread may take its time */
+    uint32_t purpose;            /* enum io_purpose, the core's own */
+    uint32_t busy;               /* the core's own: 1 from issue to EVENT_IO_DONE */
+    void *world;                 /* the world's own */
 };
 
 #endif

@@ -28,7 +28,8 @@ void log_init(struct core *core) {
 /* ---- Room ---------------------------------------------------------------------------------------------------------- */
 
 static bool zeroing_overlaps(const struct log *log, uint32_t place, uint64_t from, uint64_t to) {
-    return log->zero.busy && log->zero_place == place && from < log->zero_from + ZERO_BYTES && log->zero_from < to;
+    return log->zero.busy && log->zero_place == place && from < log->zero_from + ZERO_BYTES &&
+           log->zero_from < to;
 }
 
 /* The free segment that is best prepared. */
@@ -179,10 +180,8 @@ void log_write(struct core *core, enum record_kind kind) {
     struct segment *segment = &log->segments[log->head_place];
     log->head.offset += space; /* G1 */
     segment->zeroed_bytes = max_u64(segment->zeroed_bytes, log->head.offset);
-    log->last = (struct identity){.index = header->index,
-                                  .epoch = header->epoch,
-                                  .size = header->payload_size,
-                                  .chain = header->chain};
+    log->last = (struct identity){
+        .index = header->index, .epoch = header->epoch, .size = header->payload_size, .chain = header->chain};
     log->writing = batch;
     core->building = &core->batches[batch == &core->batches[0]];
     core->building->index = batch->index + 1;
@@ -264,8 +263,8 @@ void log_background(struct core *core) {
     struct log *log = &core->log;
     uint32_t place;
     uint64_t from;
-    if (core->closing) {
-        return;
+    if (core->closing && core->control.state == CONTROL_IDLE) {
+        return; /* (a change of the catalog that is under way may still need a segment) */
     }
     if (!log->reserve.busy && !log->reserve_failed && !log_free_segment(core, &place)) {
         if (log->segment_count < log->segment_max) {

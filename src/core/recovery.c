@@ -7,6 +7,7 @@
  *     ROOTS, MAP, TABLE, PAGES     the image as of the checkpoint, every level checked against the one above
  *     HINT, LOG_LENGTH, SEGMENTS   what the log consists of
  *     REPLAY, EVIDENCE             replay.c: the image as of the last record
+ *     WIPE         headers of segments behind the end: their numbers are given out again
  *     LOG_SYNC     what was read may have been in a cache: now it is durable, so it may be built upon
  *     EPOCH        a new epoch from the coordinator (rule C2)
  *     HINT_CLEAR   "closed cleanly" is taken back before anything is appended
@@ -34,7 +35,8 @@ void recovery_send(struct core *core, struct recovery_io *rio, struct io io) {
     core_issue(core, &rio->io, PURPOSE_RECOVERY);
 }
 
-static void corrupt(struct core *core, const char *what, const char *reason, struct file_id file, uint64_t offset) {
+static void corrupt(struct core *core, const char *what, const char *reason, struct file_id file,
+                    uint64_t offset) {
     SOMETIMES(RECOVERY_CHECKPOINT_CORRUPT);
     core_stop(core, SHELF_CORRUPT, what, reason, file, offset, core->superblock.index);
 }
@@ -50,9 +52,15 @@ static bool format_files_next(struct core *core, struct recovery_io *rio) {
         {.kind = IO_RESERVE, .file = {.kind = FILE_HINT}, .size = 2 * (uint64_t)core->config.alignment},
         {.kind = IO_RESERVE, .file = {.kind = FILE_ROOTS, .slot = 0}, .size = FORMAT_ROOTS_BYTES},
         {.kind = IO_RESERVE, .file = {.kind = FILE_ROOTS, .slot = 1}, .size = FORMAT_ROOTS_BYTES},
-        {.kind = IO_RESERVE, .file = {.kind = FILE_TABLE, .region = REGION_SYSTEM}, .size = blocks * 2 * TABLE_BLOCK_SIZE},
-        {.kind = IO_RESERVE, .file = {.kind = FILE_PAGES, .slot = 0, .region = REGION_SYSTEM}, .size = SYSTEM_REGION_BYTES},
-        {.kind = IO_RESERVE, .file = {.kind = FILE_PAGES, .slot = 1, .region = REGION_SYSTEM}, .size = SYSTEM_REGION_BYTES},
+        {.kind = IO_RESERVE,
+         .file = {.kind = FILE_TABLE, .region = REGION_SYSTEM},
+         .size = blocks * 2 * TABLE_BLOCK_SIZE},
+        {.kind = IO_RESERVE,
+         .file = {.kind = FILE_PAGES, .slot = 0, .region = REGION_SYSTEM},
+         .size = SYSTEM_REGION_BYTES},
+        {.kind = IO_RESERVE,
+         .file = {.kind = FILE_PAGES, .slot = 1, .region = REGION_SYSTEM},
+         .size = SYSTEM_REGION_BYTES},
     };
     if (core->recovery.cursor == ARRAY_COUNT(ios)) {
         return false;
@@ -67,10 +75,11 @@ static void format_build(struct core *core) {
     uint64_t pages = SYSTEM_REGION_BYTES / PAGE_SIZE;
     uint64_t blocks = divide_up(pages, TABLE_BLOCK_PAGES);
     *(struct roots_header *)roots = (struct roots_header){.magic = ROOTS_MAGIC, .region_count = 1};
-    *(struct roots_region *)(roots + sizeof(struct roots_header)) = (struct roots_region){.region = REGION_SYSTEM,
-                                                                                          .block_count = (uint32_t)blocks,
-                                                                                          .page_count = pages,
-                                                                                          .size_max = SYSTEM_REGION_BYTES};
+    *(struct roots_region *)(roots + sizeof(struct roots_header)) =
+        (struct roots_region){.region = REGION_SYSTEM,
+                              .block_count = (uint32_t)blocks,
+                              .page_count = pages,
+                              .size_max = SYSTEM_REGION_BYTES};
     uint64_t roots_bytes =
         sizeof(struct roots_header) + sizeof(struct roots_region) + blocks * sizeof(struct block_entry);
     *block = (struct superblock){.magic = SUPERBLOCK_MAGIC,
@@ -135,8 +144,11 @@ static bool superblock_valid(const struct superblock *block) {
 }
 
 static bool superblock_sane(const struct core *core, const struct superblock *block) {
+    bool place_sane = block->segment_sequence == 0 ? block->segment_offset == LOG_SEGMENT_BYTES
+                                                   : block->segment_offset >= block->alignment;
     return (block->alignment == 512 || block->alignment == 4096) && block->roots_slot <= 1 &&
-           block->roots_size >= sizeof(struct roots_header) && block->roots_size <= core->checkpoint.roots_max - PAGE_SIZE &&
+           block->roots_size >= sizeof(struct roots_header) &&
+           block->roots_size <= core->checkpoint.roots_max && place_sane &&
            block->segment_offset <= LOG_SEGMENT_BYTES && block->segment_offset % block->alignment == 0;
 }
 
@@ -179,8 +191,10 @@ static void superblock_on_read(struct core *core, const uint8_t *buffer) {
     const struct superblock *copies = (const struct superblock *)buffer;
     superblock_choose(core, copies);
     for (uint32_t i = 0; i < SUPERBLOCK_COPIES && !core->stopped; i++) {
-        struct superblock *out = (struct superblock *)(core->checkpoint.superblock_buffer + i * (size_t)SUPERBLOCK_SIZE);
-        bool good = superblock_valid(&copies[i]) && copies[i].crc == core->superblock.crc && copies[i].copy == i;
+        struct superblock *out =
+            (struct superblock *)(core->checkpoint.superblock_buffer + i * (size_t)SUPERBLOCK_SIZE);
+        bool good =
+            superblock_valid(&copies[i]) && copies[i].crc == core->superblock.crc && copies[i].copy == i;
         if (!good && superblock_valid(&copies[i])) {
             SOMETIMES(RECOVERY_SUPERBLOCK_MIXED);
         }
@@ -229,20 +243,24 @@ static bool map_next(struct core *core, struct recovery_io *rio) {
     if (recovery->cursor == 0) {
         recovery->cursor = sizeof(struct roots_header);
     }
-    if (recovery->cursor >= core->superblock.roots_size) {
-        return false;
+    if (recovery->cursor >= core->superblock.roots_size && recovery->cursor > sizeof(struct roots_header)) {
+        return false; /* (there is at least one: the system region) */
     }
-    const struct roots_region *entry = (const struct roots_region *)(core->checkpoint.roots + recovery->cursor);
+    const struct roots_region *entry =
+        (const struct roots_region *)(core->checkpoint.roots + recovery->cursor);
     uint64_t left = core->superblock.roots_size - recovery->cursor;
     bool sane = left >= sizeof(*entry) && entry->region > 0 && entry->region < REGION_NUMBERS &&
                 entry->block_count == divide_up(entry->page_count, TABLE_BLOCK_PAGES) &&
                 left >= sizeof(*entry) + (uint64_t)entry->block_count * sizeof(struct block_entry) &&
-                entry->size_max <= SHELF_REGION_BYTES_MAX && entry->page_count <= entry->size_max / PAGE_SIZE &&
-                region_find(core, entry->region) == NULL &&
-                (recovery->cursor > sizeof(struct roots_header)) == (entry->region != REGION_SYSTEM);
+                entry->size_max <= SHELF_REGION_BYTES_MAX &&
+                entry->page_count <= entry->size_max / PAGE_SIZE &&
+                region_find(core, entry->region) == NULL && entry->size_max % PAGE_SIZE == 0 &&
+                (recovery->cursor > sizeof(struct roots_header)) == (entry->region != REGION_SYSTEM) &&
+                (entry->region != REGION_SYSTEM || entry->page_count == SYSTEM_REGION_BYTES / PAGE_SIZE);
     struct region *region = sane ? region_place_take(core, entry->region) : NULL;
     if (region == NULL) {
-        corrupt(core, "roots", "its checksum is right, but its values make no sense", roots_file(core), recovery->cursor);
+        corrupt(core, "roots", "its checksum is right, but its values make no sense", roots_file(core),
+                recovery->cursor);
         return true;
     }
     rio->region_place = region_place(core, region);
@@ -324,8 +342,8 @@ static void table_on_read(struct core *core, const struct recovery_io *rio) {
 #define PAGES_IO_PAGES (RECOVERY_IO_BYTES / PAGE_SIZE)
 
 /* First and last page of [first, first + count) that has this slot; false if none has. */
-static bool slot_span(const struct region *region, uint64_t first, uint64_t count, uint32_t slot, uint64_t *ret_first,
-                      uint64_t *ret_count) {
+static bool slot_span(const struct region *region, uint64_t first, uint64_t count, uint32_t slot,
+                      uint64_t *ret_first, uint64_t *ret_count) {
     uint64_t from = first, to = first + count;
     while (from < to && region->memory.pages[from].slot != slot) {
         from++;
@@ -359,7 +377,8 @@ static bool pages_next(struct core *core, struct recovery_io *rio) {
         const struct region *region = &core->regions[recovery->cursor_place];
         uint64_t pages = region->mapped ? region_pages(region) : 0;
         while (recovery->cursor < pages) {
-            uint64_t count = min_u64(pages - recovery->cursor, PAGES_IO_PAGES - recovery->cursor % PAGES_IO_PAGES);
+            uint64_t count =
+                min_u64(pages - recovery->cursor, PAGES_IO_PAGES - recovery->cursor % PAGES_IO_PAGES);
             uint64_t in_slot[3] = {0};
             for (uint64_t page = recovery->cursor; page < recovery->cursor + count; page++) {
                 in_slot[min_u64(region->memory.pages[page].slot, 2)]++;
@@ -457,10 +476,12 @@ static void segment_on_read(struct core *core, const struct recovery_io *rio) {
     memcpy(&header, rio->buffer, sizeof(header));
     uint32_t crc = header.crc;
     header.crc = 0;
-    if (header.magic == SEGMENT_MAGIC && crc32c(0, &header, sizeof(header)) == crc && header.place == rio->page &&
+    if (header.magic == SEGMENT_MAGIC && crc32c(0, &header, sizeof(header)) == crc &&
+        header.place == rio->page &&
         memcmp(header.shelf_id, core->superblock.shelf_id, sizeof(header.shelf_id)) == 0) {
-        core->log.segments[rio->page] = (struct segment){
-            .sequence = header.sequence, .index_first = header.index_first, .zeroed_bytes = LOG_SEGMENT_BYTES};
+        core->log.segments[rio->page] = (struct segment){.sequence = header.sequence,
+                                                         .index_first = header.index_first,
+                                                         .zeroed_bytes = LOG_SEGMENT_BYTES};
     }
 }
 
@@ -481,12 +502,38 @@ static bool epoch_next(struct core *core, struct recovery_io *rio) {
     return true;
 }
 
+/*
+ * A segment whose first record was torn keeps its header. Its number is going to be another segment's, and the next
+ * recovery could not tell the two apart, so it goes; durably, because LOG_SYNC follows.
+ */
+static bool wipe_next(struct core *core, struct recovery_io *rio) {
+    while (core->recovery.cursor < core->log.segment_count) {
+        uint64_t place = core->recovery.cursor++;
+        if (core->log.segments[place].stale) {
+            core->log.segments[place].stale = false;
+            recovery_send(core, rio,
+                          (struct io){.kind = IO_WRITE,
+                                      .file = {.kind = FILE_LOG},
+                                      .offset = place * LOG_SEGMENT_BYTES,
+                                      .size = core->superblock.alignment,
+                                      .buffer = core->log.zeros});
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The opening record needs a place: at worst the file grows by a segment. */
 static bool opening_next(struct core *core, struct recovery_io *rio) {
     if (core->recovery.cursor != 0) {
         return false;
     }
     if (!log_has_room(core, 0, true)) {
+        if (core->log.segment_count == LOG_SEGMENTS_MAX) {
+            core_stop(core, SHELF_CORRUPT, "log", "it is full, and as long as it may be",
+                      (struct file_id){.kind = FILE_LOG}, 0, core->log.last.index);
+            return false;
+        }
         recovery_send(core, rio,
                       (struct io){.kind = IO_RESERVE,
                                   .file = {.kind = FILE_LOG},
@@ -544,13 +591,15 @@ static bool state_next(struct core *core, struct recovery_io *rio) {
         return segments_next(core, rio);
     case RECOVERY_EVIDENCE:
         return evidence_next(core, rio);
+    case RECOVERY_WIPE:
+        return wipe_next(core, rio);
     case RECOVERY_LOG_SYNC:
         return !MUTANT(NO_SYNC_AFTER_RECOVERY) &&
                once(core, rio, (struct io){.kind = IO_SYNC, .file = {.kind = FILE_LOG}});
     case RECOVERY_EPOCH:
         return epoch_next(core, rio);
     case RECOVERY_HINT_CLEAR:
-        return recovery->hint.clean && once(core, rio, log_hint_io(core, false));
+        return recovery->cursor == 0 && recovery->hint.clean && once(core, rio, log_hint_io(core, false));
     case RECOVERY_NONE:
     case RECOVERY_REPLAY:
     case RECOVERY_OPENING:
@@ -567,9 +616,9 @@ static void state_enter(struct core *core, enum recovery_state state) {
     recovery->cursor_place = 0;
     if (state == RECOVERY_REPLAY) {
         replay_start(core);
-    } else if (state == RECOVERY_LOG_SYNC) {
-        catalog_mirror_rebuild(core);
+    } else if (state == RECOVERY_WIPE) { /* the last checks (V1) */
         core->building->index = core->log.last.index + 1;
+        catalog_mirror_rebuild(core);
         session_mirror_rebuild(core);
     }
 }
@@ -663,7 +712,8 @@ void recovery_on_io(struct core *core, struct io *io) {
     if (io->kind == IO_SWAP_EPOCH && io->result == IO_RESULT_CONFLICT) {
         core->epoch = max_u64(core->epoch, io->epoch);
         recovery->cursor = 0; /* again, above the one that is there */
-    } else if (core_io_failed(core, io, recovery->state <= RECOVERY_FORMAT_PUBLISH ? "new shelf" : "recovery")) {
+    } else if (core_io_failed(core, io,
+                              recovery->state <= RECOVERY_FORMAT_PUBLISH ? "new shelf" : "recovery")) {
         return;
     } else {
         on_done(core, rio);

@@ -52,7 +52,8 @@ static bool scan_has(struct core *core, uint64_t end) {
 static void scan_on_read(struct core *core, const struct recovery_io *rio) {
     struct recovery *recovery = &core->recovery;
     recovery->chunk_done[rio->page] = true;
-    while (recovery->scan_ready < recovery->scan_issued && recovery->chunk_done[recovery->scan_ready / CHUNK]) {
+    while (recovery->scan_ready < recovery->scan_issued &&
+           recovery->chunk_done[recovery->scan_ready / CHUNK]) {
         recovery->scan_ready += CHUNK;
     }
 }
@@ -75,8 +76,9 @@ static bool record_header_fits(const struct core *core, const struct record_head
     return record_header_known(core, header) && header->format == LOG_FORMAT_VERSION &&
            header->index == last->index + 1 && header->segment_sequence == at->segment_sequence &&
            header->segment_offset == at->offset && header->previous_epoch == last->epoch &&
-           header->previous_size == last->size && header->previous_chain == last->chain && header->epoch >= last->epoch &&
-           header->payload_size <= LOG_RECORD_BYTES_MAX && record_space(core, header) <= LOG_SEGMENT_BYTES - at->offset;
+           header->previous_size == last->size && header->previous_chain == last->chain &&
+           header->epoch >= last->epoch && header->payload_size <= LOG_RECORD_BYTES_MAX &&
+           record_space(core, header) <= LOG_SEGMENT_BYTES - at->offset;
 }
 
 enum step { STEP_APPLIED, STEP_WAITS, STEP_BAD };
@@ -88,11 +90,14 @@ static enum step map_for(struct core *core, const struct catalog_entry *entry) {
         return STEP_WAITS; /* read-ahead first; its completion brings us here again */
     }
     struct region *region = region_find(core, entry->region);
-    if (region == NULL && entry->region > REGION_SYSTEM && entry->region < REGION_NUMBERS &&
-        entry->size <= entry->size_max && entry->size_max <= SHELF_REGION_BYTES_MAX) {
+    bool sane = entry->region > REGION_SYSTEM && entry->region < REGION_NUMBERS &&
+                entry->size <= entry->size_max && entry->size % PAGE_SIZE == 0 &&
+                entry->size_max % PAGE_SIZE == 0 && entry->size_max <= SHELF_REGION_BYTES_MAX &&
+                (region == NULL || !region->mapped || entry->size_max == region->size_max);
+    if (sane && region == NULL) {
         region = region_place_take(core, entry->region);
     }
-    if (region == NULL) {
+    if (!sane || region == NULL) {
         core_stop(core, SHELF_CORRUPT, "log", "a record creates a region that cannot be", file_log,
                   core->recovery.at.offset, core->log.last.index + 1);
         return STEP_WAITS;
@@ -148,8 +153,8 @@ static enum step record_step(struct core *core) {
         return map_for(core, &entry);
     }
     if (!apply_payload_valid(core, payload, header->payload_size, header->tx_count)) {
-        core_stop(core, SHELF_CORRUPT, "log", "a record's checksum is right, but its contents make no sense", file_log,
-                  recovery->scan_place * LOG_SEGMENT_BYTES + recovery->at.offset, header->index);
+        core_stop(core, SHELF_CORRUPT, "log", "a record's checksum is right, but its contents make no sense",
+                  file_log, recovery->scan_place * LOG_SEGMENT_BYTES + recovery->at.offset, header->index);
         return STEP_WAITS;
     }
     SOMETIMES(RECOVERY_REPLAYED);
@@ -167,11 +172,13 @@ static bool segment_step(struct core *core) {
     }
     for (uint32_t place = 0; place < core->log.segment_count; place++) {
         const struct segment *segment = &core->log.segments[place];
-        if (segment->sequence == recovery->at.segment_sequence + 1 && segment->index_first == core->log.last.index + 1) {
+        if (segment->sequence == recovery->at.segment_sequence + 1 &&
+            segment->index_first == core->log.last.index + 1) {
             recovery->switched = true;
             recovery->switched_from = recovery->at;
             recovery->switched_from_place = recovery->scan_place;
-            recovery->at = (struct position){.segment_sequence = segment->sequence, .offset = core->superblock.alignment};
+            recovery->at = (struct position){.segment_sequence = segment->sequence,
+                                             .offset = core->superblock.alignment};
             scan_begin(core, place, recovery->at.offset);
             return true;
         }
@@ -184,7 +191,20 @@ static bool segment_step(struct core *core) {
 static void log_corrupt(struct core *core, const char *reason) {
     SOMETIMES(RECOVERY_LOG_CORRUPT);
     core_stop(core, SHELF_CORRUPT, "log", reason, file_log,
-              core->recovery.scan_place * LOG_SEGMENT_BYTES + core->recovery.at.offset, core->log.last.index + 1);
+              core->recovery.scan_place * LOG_SEGMENT_BYTES + core->recovery.at.offset,
+              core->log.last.index + 1);
+}
+
+/* A segment's header comes with its first record (G2): one that begins behind the next record is a trace, too (E1). */
+static bool segment_later(const struct core *core) {
+    for (uint32_t place = 0; place < core->log.segment_count; place++) {
+        const struct segment *segment = &core->log.segments[place];
+        if (segment->sequence > core->recovery.at.segment_sequence &&
+            segment->index_first > core->log.last.index + 1) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Must traces of later records be looked for, or is the end proven? */
@@ -219,6 +239,7 @@ static void head_settle(struct core *core) {
         bool head = place == log->head_place && log->head.segment_sequence != 0;
         if (!head && (segment->sequence >= log->head.segment_sequence ||
                       segment->sequence < core->superblock.segment_sequence)) {
+            segment->stale = segment->sequence != 0 && segment->sequence >= log->head.segment_sequence;
             segment->sequence = 0;
         }
     }
@@ -237,6 +258,8 @@ static bool tail_reached(struct core *core) {
     recovery->tail_found = true;
     if (!evidence_needed(core) || core->stopped) {
         recovery->evidence_place = core->log.segment_count; /* nothing to search */
+    } else if (segment_later(core) && !MUTANT(CUT_CORRUPT_RECORD)) {
+        log_corrupt(core, "a record that was durable fails its checks: a later segment has been begun");
     } else {
         recovery->evidence_place = 0;
         recovery->evidence_from = 0;
@@ -263,9 +286,11 @@ static bool evidence_stretch(const struct core *core, uint32_t place, uint64_t *
 
 bool evidence_next(struct core *core, struct recovery_io *rio) {
     struct recovery *recovery = &core->recovery;
-    for (; recovery->evidence_place < core->log.segment_count && !MUTANT(CUT_CORRUPT_RECORD); recovery->evidence_place++) {
+    for (; recovery->evidence_place < core->log.segment_count && !MUTANT(CUT_CORRUPT_RECORD);
+         recovery->evidence_place++) {
         uint64_t from;
-        if (evidence_stretch(core, recovery->evidence_place, &from) && recovery->evidence_from < LOG_SEGMENT_BYTES) {
+        if (evidence_stretch(core, recovery->evidence_place, &from) &&
+            recovery->evidence_from < LOG_SEGMENT_BYTES) {
             from = max_u64(from, recovery->evidence_from);
             recovery->evidence_from = from + CHUNK;
             rio->page = recovery->evidence_place;

@@ -13,7 +13,8 @@
 #include "core/state.h"
 
 static uint64_t header_address(uint32_t place) {
-    return shelf_addr_make(REGION_SYSTEM, SYSTEM_SESSIONS_OFFSET + (uint64_t)place * sizeof(struct session_header));
+    return shelf_addr_make(REGION_SYSTEM,
+                           SYSTEM_SESSIONS_OFFSET + (uint64_t)place * sizeof(struct session_header));
 }
 
 static uint64_t result_address(uint32_t place, uint64_t sequence) {
@@ -59,7 +60,8 @@ enum memory { MEMORY_NONE, MEMORY_STORED, MEMORY_GONE };
 static enum memory sequence_recall(const struct core *core, const struct session *session, uint64_t sequence,
                                    struct session_result *ret_result) {
     newest_read(core, result_address(session_place(session->id), sequence), ret_result, sizeof(*ret_result));
-    bool ours = ret_result->outcome != SESSION_OUTCOME_NONE && ret_result->index > session_created_index(session->id);
+    bool ours =
+        ret_result->outcome != SESSION_OUTCOME_NONE && ret_result->index > session_created_index(session->id);
     if (ours && ret_result->sequence == sequence) {
         return MEMORY_STORED;
     }
@@ -75,12 +77,13 @@ static void stored_answer(struct core *core, const struct session_result *result
         reply.result = SHELF_ABORTED;
         reply.reason = REASON_SEQUENCE_FENCED;
     }
-    reply.receipt = (struct shelf_receipt){.index = result->index,
-                                           .epoch = core->epoch,
-                                           .sequence = result->sequence,
-                                           .durability = SHELF_DURABLE_LOCAL,
-                                           .replayed = true,
-                                           .result_count = (uint32_t)min_u64(result->result_count, SHELF_TX_RESULTS_MAX)};
+    reply.receipt =
+        (struct shelf_receipt){.index = result->index,
+                               .epoch = core->epoch,
+                               .sequence = result->sequence,
+                               .durability = SHELF_DURABLE_LOCAL,
+                               .replayed = true,
+                               .result_count = (uint32_t)min_u64(result->result_count, SHELF_TX_RESULTS_MAX)};
     memcpy(reply.receipt.results, result->results, sizeof(reply.receipt.results));
     SOMETIMES(ADMIT_DUPLICATE);
     if (result->index <= core->applied) {
@@ -128,12 +131,16 @@ void session_result_add(struct core *core, struct record_tx *tx, uint64_t id, st
     struct session *session = session_find(core, id);
     ASSERT(session != NULL);
     session->last_sequence = max_u64(session->last_sequence, result->sequence);
+    if (result->outcome == SESSION_OUTCOME_COMMITTED) {
+        session->committed_sequence = max_u64(session->committed_sequence, result->sequence);
+    }
     session->last_used_ms = core->now_ms;
     result->time_ms = core->now_ms;
     if (MUTANT(SESSION_NOT_LOGGED)) {
         return;
     }
-    uint32_t size = (uint32_t)(offsetof(struct session_result, results) + result->result_count * sizeof(uint64_t));
+    uint32_t size =
+        (uint32_t)(offsetof(struct session_result, results) + result->result_count * sizeof(uint64_t));
     batch_range_add(core, tx, result_address(session_place(id), result->sequence), result, size);
 }
 
@@ -187,6 +194,7 @@ static void session_opened_reply(struct core *core, const struct session *sessio
     reply->session = session->id;
     reply->holder = session->holder;
     reply->session_last = session->last_sequence;
+    reply->session_committed = session->committed_sequence;
 }
 
 static void session_resume(struct core *core, struct session *session, uint64_t token) {
@@ -201,7 +209,8 @@ static void session_resume(struct core *core, struct session *session, uint64_t 
 }
 
 void session_on_open(struct core *core, const struct session_request *request, uint64_t token) {
-    struct session_header header = {.holder = 1, .created_time_ms = core->now_ms, .named = request->name[0] != 0};
+    struct session_header header = {
+        .holder = 1, .created_time_ms = core->now_ms, .named = request->name[0] != 0};
     for (size_t i = 0; request->name[i] != 0; i++) {
         header.name[i] = request->name[i];
     }
@@ -234,7 +243,8 @@ void session_on_open(struct core *core, const struct session_request *request, u
 
 void session_on_expire(struct core *core, const struct session_request *request, uint64_t token) {
     struct session *session = session_for(core, request->session, request->holder, token);
-    if (session == NULL || !admit_has_room(core, token, sizeof(struct record_tx) + sizeof(struct record_range) + 8, 2)) {
+    if (session == NULL ||
+        !admit_has_room(core, token, sizeof(struct record_tx) + sizeof(struct record_range) + 8, 2)) {
         return;
     }
     SOMETIMES(SESSION_EXPIRED_ASKED);
@@ -248,7 +258,8 @@ void session_on_outcome(struct core *core, const struct session_request *request
         return;
     }
     struct session_result result;
-    switch (request->sequence == 0 ? MEMORY_GONE : sequence_recall(core, session, request->sequence, &result)) {
+    switch (request->sequence == 0 ? MEMORY_GONE
+                                   : sequence_recall(core, session, request->sequence, &result)) {
     case MEMORY_STORED:
         stored_answer(core, &result, token);
         return;
@@ -289,7 +300,8 @@ void session_expire_idle(struct core *core) {
     core->session_scan_ms = core->now_ms;
     for (uint32_t place = 0; place < SHELF_SESSIONS_MAX; place++) {
         struct session *session = &core->sessions[place];
-        uint64_t idle_max = session->named ? core->config.session_named_idle_ms : core->config.session_idle_ms;
+        uint64_t idle_max =
+            session->named ? core->config.session_named_idle_ms : core->config.session_idle_ms;
         if (session->id == 0 || core->now_ms - session->last_used_ms < idle_max) {
             continue;
         }
@@ -299,6 +311,13 @@ void session_expire_idle(struct core *core) {
         SOMETIMES(SESSION_EXPIRED_IDLE);
         session_forget(core, session);
     }
+}
+
+/* The page's checksum is right, so only a foreign hand can have written it. */
+static void sessions_corrupt(struct core *core, uint64_t address) {
+    core_stop(core, SHELF_CORRUPT, "sessions", "an entry of the table makes no sense",
+              (struct file_id){.kind = FILE_PAGES, .region = REGION_SYSTEM}, shelf_addr_offset(address),
+              core->applied);
 }
 
 void session_mirror_rebuild(struct core *core) {
@@ -312,6 +331,10 @@ void session_mirror_rebuild(struct core *core) {
         if (header.id == 0) {
             continue;
         }
+        if (session_place(header.id) != place || session_created_index(header.id) > core->applied) {
+            sessions_corrupt(core, header_address(place));
+            return;
+        }
         core->session_count++;
         session->id = header.id;
         session->holder = header.holder;
@@ -321,11 +344,19 @@ void session_mirror_rebuild(struct core *core) {
         for (uint64_t slot = 0; slot < SHELF_SESSION_WINDOW; slot++) {
             struct session_result result;
             newest_read(core, result_address(place, slot), &result, sizeof(result));
+            if (result.outcome != SESSION_OUTCOME_NONE && result.index > core->applied) {
+                sessions_corrupt(core, result_address(place, slot));
+                return;
+            }
             if (result.outcome != SESSION_OUTCOME_NONE && result.index > session_created_index(header.id)) {
                 session->last_sequence = max_u64(session->last_sequence, result.sequence);
+                if (result.outcome == SESSION_OUTCOME_COMMITTED) {
+                    session->committed_sequence = max_u64(session->committed_sequence, result.sequence);
+                }
                 session->last_used_ms = max_u64(session->last_used_ms, result.time_ms);
             }
         }
-        core->now_ms = max_u64(core->now_ms, session->last_used_ms); /* a clock set back expires nobody early */
+        core->now_ms =
+            max_u64(core->now_ms, session->last_used_ms); /* a clock set back expires nobody early */
     }
 }

@@ -56,7 +56,8 @@ struct overlay {
 /* ---- Batch: a record while it is built and written, and the answers that wait for it ------------------------------- */
 
 struct batch {
-    uint8_t *buffer; /* segment header block | record header | payload; the record begins at BATCH_RECORD_OFFSET */
+    uint8_t *
+        buffer; /* segment header block | record header | payload; the record begins at BATCH_RECORD_OFFSET */
     size_t payload_size;
     size_t payload_max;
     uint64_t index; /* of the record it becomes */
@@ -66,7 +67,7 @@ struct batch {
     struct overlay overlay;
 };
 #define BATCH_RECORD_OFFSET 4096u
-#define BATCH_REPLIES_MAX (2u * RECORD_TXS_MAX)
+#define BATCH_REPLIES_MAX   (2u * RECORD_TXS_MAX)
 
 /* ---- Log ----------------------------------------------------------------------------------------------------------- */
 
@@ -77,20 +78,21 @@ struct identity { /* of a record */
     uint32_t chain;
 };
 
-struct position { /* where a record begins, if it fits there */
+struct position {              /* where a record begins, if it fits there */
     uint64_t segment_sequence; /* 0: none yet */
     uint64_t offset;           /* LOG_SEGMENT_BYTES: nothing fits, the next segment begins */
 };
 
 struct segment {
-    uint64_t sequence;     /* 0: never used, or trimmed */
+    uint64_t sequence; /* 0: never used, or trimmed */
     uint64_t index_first;
     uint64_t zeroed_bytes; /* written at least once up to here: overwriting is cheap */
+    bool stale;            /* recovery: it lies behind the end of the log, and its header on disk must go */
 };
 
 struct log {
     struct segment segments[LOG_SEGMENTS_MAX];
-    uint32_t segment_count;   /* that the file has */
+    uint32_t segment_count; /* that the file has */
     uint32_t segment_max;
     uint32_t head_place;      /* segment of the head; valid if head.segment_sequence != 0 */
     struct position head;     /* where the next record begins */
@@ -100,20 +102,20 @@ struct log {
     bool write_waits_space;   /* the record in flight met a full disk; it is tried again at each tick */
     bool write_waits_zeroing; /* the record must wait for a zeroing write that overlaps it */
     struct io write, reserve, zero, hint;
-    struct batch *writing;    /* the batch in flight, or NULL */
-    uint64_t write_offset;    /* of the write in flight, in the file, and its buffer and size */
+    struct batch *writing; /* the batch in flight, or NULL */
+    uint64_t write_offset; /* of the write in flight, in the file, and its buffer and size */
     size_t write_size;
     uint8_t *write_buffer;
-    uint64_t applied_bytes;   /* log bytes since the checkpoint's position: what recovery would read */
-    uint64_t hint_index;      /* the last one stored in `hint` */
-    uint64_t tick_index;      /* last.index at the last tick */
+    uint64_t applied_bytes; /* log bytes since the checkpoint's position: what recovery would read */
+    uint64_t hint_index;    /* the last one stored in `hint` */
+    uint64_t tick_index;    /* last.index at the last tick */
     uint64_t hint_sequence;
-    uint8_t *hint_block;      /* one alignment unit */
-    uint8_t *zeros;           /* ZERO_BYTES of them, never written */
-    uint32_t zero_place;      /* where the zeroing write in flight goes */
+    uint8_t *hint_block; /* one alignment unit */
+    uint8_t *zeros;      /* ZERO_BYTES of them, never written */
+    uint32_t zero_place; /* where the zeroing write in flight goes */
     uint64_t zero_from;
 };
-#define ZERO_BYTES (LOG_SEGMENT_BYTES / 32)
+#define ZERO_BYTES          (LOG_SEGMENT_BYTES / 32)
 #define LOG_OPENING_RESERVE ((uint64_t)64 << 10) /* end of the last segment, kept for opening records */
 
 /* ---- Regions ------------------------------------------------------------------------------------------------------- */
@@ -150,18 +152,19 @@ struct control {
     struct region_request request;
     struct region *region;
     struct catalog_entry entry; /* as it will be */
-    uint32_t files_left; /* ios under way */
-    uint32_t failure;    /* enum io_result */
+    uint32_t files_left;        /* ios under way */
+    uint32_t failure;           /* enum io_result */
     struct io ios[8];
 };
 
 /* ---- Sessions ------------------------------------------------------------------------------------------------------ */
 
-struct session { /* mirror of a session_header, as admitted */
+struct session {         /* mirror of a session_header, as admitted */
     uint64_t id;         /* 0: free */
     uint64_t expired_id; /* of the last one that was here */
     uint64_t holder;
-    uint64_t last_sequence; /* highest committed (or fenced) */
+    uint64_t last_sequence;      /* highest committed or fenced: the window ends here */
+    uint64_t committed_sequence; /* highest committed */
     uint64_t last_used_ms;
     bool named;
     char name[64];
@@ -176,12 +179,12 @@ enum checkpoint_state {
     CHECKPOINT_TABLE,
     CHECKPOINT_TABLE_SYNC,
     CHECKPOINT_READ_BACK,
-    CHECKPOINT_SUPERBLOCK, /* copies 0, 1 */
+    CHECKPOINT_SUPERBLOCK,        /* copies 0, 1 */
     CHECKPOINT_SUPERBLOCK_SECOND, /* copies 2, 3 */
     CHECKPOINT_TRIM,
 };
 
-#define CHECKPOINT_IOS 4u
+#define CHECKPOINT_IOS      4u
 #define CHECKPOINT_IO_BYTES ((size_t)256 << 10)
 #define COPY_POOL_PAGES_MAX 4096u
 
@@ -204,26 +207,26 @@ struct checkpoint_io {
 struct checkpoint {
     uint32_t state;
     bool wanted;
-    bool log_needs;             /* the log is full: no hold can put it off */
-    bool answer;                /* it is done, and the waiters have to be told */
-    bool early;                 /* planted bug only */
-    struct superblock next;     /* what will be published */
-    uint32_t cursor_place;      /* where the walk over regions and pages is */
+    bool log_needs;         /* the log is full: no hold can put it off */
+    bool answer;            /* it is done, and the waiters have to be told */
+    bool early;             /* planted bug only */
+    struct superblock next; /* what will be published */
+    uint32_t cursor_place;  /* where the walk over regions and pages is */
     uint64_t cursor_page;
-    uint32_t step;              /* of states with several stages */
+    uint32_t step; /* of states with several stages */
     uint32_t busy_count;
     struct checkpoint_io ios[CHECKPOINT_IOS];
-    uint8_t *roots;             /* blob of the checkpoint */
+    uint8_t *roots; /* blob of the checkpoint */
     uint64_t roots_max;
-    uint64_t roots_checked;     /* read back so far */
-    uint32_t roots_crc;         /* of what was read back */
+    uint64_t roots_checked; /* read back so far */
+    uint32_t roots_crc;     /* of what was read back */
     bool roots_busy;
     uint8_t *superblock_buffer; /* four copies */
     struct copied_page *pool;   /* ring of copied pages not handed to an io yet */
     uint32_t pool_first, pool_count, pool_max;
     uint64_t last_start_ms;
     uint64_t log_bytes_at_start;
-    uint64_t waiters[64];       /* tokens of EVENT_CHECKPOINT */
+    uint64_t waiters[64]; /* tokens of EVENT_CHECKPOINT */
     uint32_t waiter_count;
     uint32_t waiter_count_next; /* came after the running one began: they wait for the next */
     uint64_t waiters_next[64];
@@ -248,6 +251,7 @@ enum recovery_state {
     RECOVERY_SEGMENTS,
     RECOVERY_REPLAY,
     RECOVERY_EVIDENCE,
+    RECOVERY_WIPE,
     RECOVERY_LOG_SYNC,
     RECOVERY_EPOCH,
     RECOVERY_HINT_CLEAR,
@@ -255,7 +259,7 @@ enum recovery_state {
     RECOVERY_DONE,
 };
 
-#define RECOVERY_IOS 8u
+#define RECOVERY_IOS      8u
 #define RECOVERY_IO_BYTES ((size_t)LOG_SEGMENT_BYTES / 32)
 
 struct recovery_io {
@@ -265,7 +269,8 @@ struct recovery_io {
     uint32_t region_place;
     uint64_t page; /* first page / block / segment / chunk */
     uint32_t count;
-    uint32_t stage;     /* RECOVERY_PAGES: 0: the slot with more pages, into the image; 1: the other, into the buffer */
+    uint32_t
+        stage; /* RECOVERY_PAGES: 0: the slot with more pages, into the image; 1: the other, into the buffer */
     uint32_t slot_first; /* enum slot_state of stage 0 */
 };
 
@@ -277,22 +282,23 @@ struct recovery {
     struct recovery_io ios[RECOVERY_IOS];
     struct hint_block hint; /* the newest valid one, or index 0 */
     bool hint_found;
-    uint8_t *scan;          /* LOG_SEGMENT_BYTES: the segment that is being replayed */
+    uint8_t *scan; /* LOG_SEGMENT_BYTES: the segment that is being replayed */
     uint32_t scan_place;
     uint64_t scan_sequence;
-    uint64_t scan_issued;   /* bytes of the segment asked for, read and contiguous */
+    uint64_t scan_issued; /* bytes of the segment asked for, read and contiguous */
     uint64_t scan_ready;
-    uint64_t scan_window;   /* read-ahead, grows while records are found */
+    uint64_t scan_window; /* read-ahead, grows while records are found */
     bool chunk_done[LOG_SEGMENT_BYTES / RECOVERY_IO_BYTES];
-    struct position at;     /* where record last.index + 1 is expected */
-    struct position switched_from; /* at the first record of a segment: where it would be if that record is torn */
+    struct position at; /* where record last.index + 1 is expected */
+    struct position
+        switched_from; /* at the first record of a segment: where it would be if that record is torn */
     uint32_t switched_from_place;
     bool switched;
     uint64_t segment_count; /* that the file has */
     bool tail_found;
     uint64_t cut_bytes;
     uint64_t records;
-    uint32_t evidence_place;  /* segment that is searched for later records */
+    uint32_t evidence_place; /* segment that is searched for later records */
     uint64_t evidence_from;
     uint64_t evidence_to;
     bool rewrite_superblock;
@@ -331,10 +337,10 @@ struct core {
     struct batch batches[2];
     struct batch *building;
     struct log log;
-    struct region regions[REGION_PLACES]; /* place 0 is the system region */
+    struct region regions[REGION_PLACES];   /* place 0 is the system region */
     uint16_t region_places[REGION_NUMBERS]; /* number -> place + 1 */
-    uint32_t region_count;   /* live, the system region not counted */
-    uint64_t region_numbers_used; /* admitted */
+    uint32_t region_count;                  /* live, the system region not counted */
+    uint64_t region_numbers_used;           /* admitted */
     struct control control;
     struct session sessions[SHELF_SESSIONS_MAX];
     uint32_t session_count;
@@ -354,8 +360,8 @@ void core_reply_result(struct core *core, uint64_t token, shelf_result result, e
 /* The newest record whose fate is open, or NULL. A refusal that rests on what is admitted waits for it (rule K2). */
 struct batch *core_batch_open(struct core *core);
 void core_refuse(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
-void core_stop(struct core *core, shelf_result result, const char *what, const char *reason, struct file_id file,
-               uint64_t offset, uint64_t index);
+void core_stop(struct core *core, shelf_result result, const char *what, const char *reason,
+               struct file_id file, uint64_t offset, uint64_t index);
 bool core_io_failed(struct core *core, const struct io *io, const char *what); /* stops the core on a fault */
 
 /* overlay.c */
@@ -376,7 +382,8 @@ enum room batch_room(struct core *core, size_t payload_bytes, uint64_t line_coun
 bool admit_has_room(struct core *core, uint64_t token, size_t payload_bytes, uint64_t line_count);
 /* The pieces of a transaction of the node itself; always preceded by a look for room. */
 struct record_tx *batch_tx_begin(struct core *core, uint64_t session, uint64_t sequence);
-void batch_range_add(struct core *core, struct record_tx *tx, uint64_t address, const void *bytes, uint32_t size);
+void batch_range_add(struct core *core, struct record_tx *tx, uint64_t address, const void *bytes,
+                     uint32_t size);
 void batch_tx_end(struct core *core, struct record_tx *tx);
 struct reply *batch_reply_add(struct batch *batch, uint64_t token); /* answered with the batch */
 
@@ -398,13 +405,15 @@ struct region *region_place_take(struct core *core, uint32_t number);
 void region_place_release(struct core *core, struct region *region);
 uint32_t region_place(const struct core *core, const struct region *region);
 void region_mapped(struct region *region, const struct io *io);
-void region_publish(struct core *core, struct region *region, uint64_t floor); /* readers see it from now on */
+void region_publish(struct core *core, struct region *region,
+                    uint64_t floor); /* readers see it from now on */
 void catalog_on_request(struct core *core, const struct region_request *request, uint64_t token);
 void catalog_on_io(struct core *core, struct io *io);
 void catalog_continue(struct core *core);
 void catalog_applied(struct core *core, uint64_t index, uint64_t offset, const void *bytes, uint32_t size);
 /* The first catalog entry in the payload whose region needs memory before the payload can be applied. */
-bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size, struct catalog_entry *ret_entry);
+bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size,
+                       struct catalog_entry *ret_entry);
 void catalog_mirror_rebuild(struct core *core);
 
 /* log.c */

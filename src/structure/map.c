@@ -191,23 +191,30 @@ INLINE bool lookup_segment(struct tx_window *window, const struct map *map, stru
 }
 
 INLINE bool lookup_bucket(struct tx_window *window, struct lookup *lookup) {
-    _Alignas(16) struct map_bucket bucket;
     uint64_t version;
     if (!tx_line_open(window, lookup->bucket, &version)) {
         return false;
     }
-    shared_copy((uint8_t *)&bucket, tx_line_bytes(window, lookup->bucket), sizeof(bucket));
-    if (!tx_line_close(window, lookup->bucket, version) || bucket.meta >> 56 != MAP_BUCKET_MARK) {
+    const uint8_t *bytes = tx_line_bytes(window, lookup->bucket);
+    uint64_t words[MAP_SLOTS + 1];
+#pragma GCC unroll 8
+    for (unsigned i = 0; i <= MAP_SLOTS; i++) {
+        words[i] = shared_load_u64(bytes + i * sizeof(uint64_t));
+    }
+    uint64_t meta = words[MAP_SLOTS];
+    unsigned match = words_match(words, hash_tag(lookup->hash));
+    unsigned slot = match == 0 ? 0 : (unsigned)__builtin_ctz(match);
+    uint64_t word =
+        shared_load_u64(bytes + slot * sizeof(uint64_t)); // again: words[] shall stay in registers
+    if (!tx_line_close(window, lookup->bucket, version) || meta >> 56 != MAP_BUCKET_MARK) {
         return false;
     }
-    unsigned match = bucket_match(&bucket, hash_tag(lookup->hash));
     if (__builtin_expect(match == 0, 0)) {
-        lookup->is_absent = meta_away(bucket.meta) == 0;
+        lookup->is_absent = meta_away(meta) == 0;
         return lookup->is_absent;
     }
-    unsigned slot = (unsigned)__builtin_ctz(match);
-    lookup->entry = slot_entry(bucket.slots[slot]);
-    lookup->units = meta_units(bucket.meta, slot);
+    lookup->entry = slot_entry(word);
+    lookup->units = meta_units(meta, slot);
     return lookup->entry != 0;
 }
 
@@ -349,7 +356,7 @@ static void many_values(struct tx_window *window, struct lookup *lookups, struct
         struct lookup *lookup = &lookups[index];
         struct shelf_map_item *item = &items[index];
         lookup->is_usual =
-            lookup->is_usual &&
+            lookup->is_usual && tx_window_has_room(window, LOOKUP_LINES) &&
             (lookup->is_absent || lookup_value(window, lookup, item->key, item->key_size, item->value,
                                                item->value_max, &item->value_size));
         item->result = lookup->is_absent ? SHELF_NOT_FOUND : SHELF_OK;

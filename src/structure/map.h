@@ -98,25 +98,39 @@ static inline unsigned meta_away(uint64_t meta) {
 #define META_AWAY_ONE ((uint64_t)1 << 49)
 
 // Bit s: slot s has this tag. Empty slots count as tag 0. Without branches, as nothing can predict them: so the
-// processor goes on to the entry, and to what comes after, while the bucket is still on its way from memory.
-static inline unsigned bucket_match(const struct map_bucket *bucket, uint64_t tag) {
+// processor goes on to the entry, and to what comes after, while the bucket is still on its way from memory. For the same
+// reason the words come by value: a vector that is loaded over words just stored has to wait until they have left the
+// store buffer, and with them everything before.
+static inline __attribute__((always_inline)) unsigned words_match(const uint64_t words[MAP_SLOTS + 1],
+                                                                  uint64_t tag) {
 #ifdef __SSE2__
-    const __m128 *pairs = (const __m128 *)(const void *)bucket;
+    __m128 pairs[4];
+#pragma GCC unroll 4
+    for (unsigned pair = 0; pair < 4; pair++) {
+        pairs[pair] =
+            _mm_castsi128_ps(_mm_set_epi64x((long long)words[2 * pair + 1], (long long)words[2 * pair]));
+    }
     __m128i wanted = _mm_set1_epi32((int)tag);
     // The upper halves of four slots each, without their lower 4 bits, are the tags.
     __m128i low = _mm_castps_si128(_mm_shuffle_ps(pairs[0], pairs[1], _MM_SHUFFLE(3, 1, 3, 1)));
     __m128i high = _mm_castps_si128(_mm_shuffle_ps(pairs[2], pairs[3], _MM_SHUFFLE(3, 1, 3, 1)));
     low = _mm_cmpeq_epi32(_mm_srli_epi32(low, 4), wanted);
     high = _mm_cmpeq_epi32(_mm_srli_epi32(high, 4), wanted);
-    __m128i words = _mm_packs_epi32(low, high);
-    return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(words, words)) & ((1u << MAP_SLOTS) - 1);
+    __m128i matches = _mm_packs_epi32(low, high);
+    return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(matches, matches)) & ((1u << MAP_SLOTS) - 1);
 #else
     unsigned match = 0;
     for (unsigned slot = 0; slot < MAP_SLOTS; slot++) {
-        match |= (unsigned)(slot_tag(bucket->slots[slot]) == tag) << slot;
+        match |= (unsigned)(slot_tag(words[slot]) == tag) << slot;
     }
     return match;
 #endif
+}
+
+static inline unsigned bucket_match(const struct map_bucket *bucket, uint64_t tag) {
+    uint64_t words[MAP_SLOTS + 1];
+    memcpy(words, bucket, sizeof(words));
+    return words_match(words, tag);
 }
 
 static inline uint64_t entry_size(uint64_t key_size, uint64_t value_size) {

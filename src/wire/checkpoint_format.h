@@ -17,23 +17,23 @@
 #include <stdint.h>
 
 #define CHECKPOINT_FORMAT_VERSION 1u
-#define SUPERBLOCK_COPIES 4u
-#define SUPERBLOCK_QUORUM 2u
-#define SUPERBLOCK_SIZE 4096u
+#define SUPERBLOCK_COPIES         4u
+#define SUPERBLOCK_QUORUM         2u
+#define SUPERBLOCK_SIZE           4096u
 
 #define SUPERBLOCK_MAGIC 0x505553464c454853ull /* "SHELFSUP" */
 struct superblock {
     uint64_t magic;
-    uint32_t crc;     /* CRC32C of the whole 4096 bytes with crc as zero and copy as zero */
-    uint16_t format;  /* of the whole directory: a program refuses what is newer than it knows */
+    uint32_t crc;    /* CRC32C of the whole 4096 bytes with crc as zero and copy as zero */
+    uint16_t format; /* of the whole directory: a program refuses what is newer than it knows */
     uint16_t group;
-    uint8_t shelf_id[16];    /* made with the shelf, in all its records */
-    uint8_t incarnation[16]; /* made with the directory: a copy of a shelf on another machine has its own */
-    uint64_t sequence;       /* counts superblocks */
-    uint64_t index;          /* the checkpoint is the image as of exactly this index */
-    uint64_t epoch;          /* of that record */
-    uint32_t chain;          /* of that record */
-    uint32_t record_size;    /* of that record */
+    uint8_t shelf_id[16];      /* made with the shelf, in all its records */
+    uint8_t incarnation[16];   /* made with the directory: a copy of a shelf on another machine has its own */
+    uint64_t sequence;         /* counts superblocks */
+    uint64_t index;            /* the checkpoint is the image as of exactly this index */
+    uint64_t epoch;            /* of that record */
+    uint32_t chain;            /* of that record */
+    uint32_t record_size;      /* of that record */
     uint64_t segment_sequence; /* where the record after it begins, if it fits there */
     uint64_t segment_offset;
     uint64_t time_ms;
@@ -75,7 +75,7 @@ struct page_entry {
     uint32_t slot;
 };
 _Static_assert(sizeof(struct page_entry) == 8 && sizeof(struct block_entry) == 8, "format");
-#define TABLE_BLOCK_SIZE 4096u
+#define TABLE_BLOCK_SIZE  4096u
 #define TABLE_BLOCK_PAGES (TABLE_BLOCK_SIZE / (uint32_t)sizeof(struct page_entry)) /* 512 */
 
 #endif

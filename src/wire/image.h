@@ -33,12 +33,12 @@ enum region_state {
     REGION_DROPPED = 2, /* its memory reads as zero or anything; no transaction that saw it may commit */
 };
 
-struct region_view { /* one cache line; written by the core, read by everybody */
-    const uint8_t *data;               /* read-only alias */
-    const _Atomic uint64_t *versions;  /* read-only alias; a line's own word, or 0: then the floor counts */
-    _Atomic uint64_t size;             /* only grows */
-    _Atomic uint64_t floor;            /* index at which every line counts as changed, at least */
-    _Atomic uint32_t state;            /* enum region_state */
+struct region_view {                  /* one cache line; written by the core, read by everybody */
+    const uint8_t *data;              /* read-only alias */
+    const _Atomic uint64_t *versions; /* read-only alias; a line's own word, or 0: then the floor counts */
+    _Atomic uint64_t size;            /* only grows */
+    _Atomic uint64_t floor;           /* index at which every line counts as changed, at least */
+    _Atomic uint32_t state;           /* enum region_state */
     uint32_t reserved[7];
 };
 _Static_assert(sizeof(struct region_view) == LINE_SIZE, "one line");

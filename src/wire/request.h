@@ -70,47 +70,48 @@ struct region_request {
 
 /* The answer to any request. */
 struct reply {
-    uint64_t token; /* of the submitter */
+    uint64_t token;  /* of the submitter */
     uint32_t result; /* shelf_result */
     uint32_t reason; /* enum reply_reason: which of several causes */
     struct shelf_receipt receipt;
     uint64_t session; /* SESSION_OPEN */
     uint64_t holder;
-    uint64_t session_last;      /* highest sequence that has committed or was fenced: new ones begin after it */
+    uint64_t session_last; /* highest sequence that has committed or was fenced: new ones begin after it */
     uint64_t session_committed; /* highest that has committed */
-    uint32_t region; /* REGION_CREATE */
+    uint32_t region;            /* REGION_CREATE */
 };
 
 /* X(name, sentence): the particular cause behind a result, for shelf_detail(). */
-#define REPLY_REASON_LIST(X)                                                                                            \
-    X(NONE, "")                                                                                                         \
-    X(CERTIFY, "a line that was read has changed since")                                                                \
-    X(REQUEST_MALFORMED, "the request's counts and sizes do not add up")                                                \
-    X(REQUEST_RANGE, "a write lies outside of its region, or the region does not exist")                                \
-    X(REQUEST_SYSTEM, "the system region belongs to the node")                                                          \
-    X(REQUEST_TOO_LARGE, "the encoded transaction is over 24 MiB; write fewer or larger pieces")                        \
-    X(SESSION_UNKNOWN, "the session has expired")                                                                       \
-    X(SESSION_FENCED, "the session was resumed by a newer holder")                                                      \
-    X(SESSION_WINDOW, "the sequence is below the window of 64 remembered results")                                      \
-    X(SESSION_TABLE_FULL, "all 1024 places of the table of sessions are in use")                                        \
-    X(SEQUENCE_FENCED, "the sequence was asked for before it committed, and fenced")                                    \
-    X(REGION_NAME, "a region of that name exists already")                                                              \
-    X(REGION_UNKNOWN, "there is no such region")                                                                        \
-    X(REGION_TABLE_FULL, "all 1024 places of the catalog of regions are in use")                                        \
-    X(REGION_NUMBERS_FULL, "all 65534 region numbers of this shelf have been used; dump and load into a new one")       \
-    X(REGION_SIZE, "the size is 0, or over the region's growth limit")                                                  \
-    X(REGION_BUSY, "another change of the catalog is under way")                                                        \
-    X(DISK_FULL, "the disk has no space for the files of the region")                                                   \
-    X(LOG_FULL, "the log has no space left: the disk is full, or checkpoints do not keep up")                           \
-    X(NODE_STOPPED, "the node has stopped after a failure of its disk")                                                 \
-    X(NODE_NOT_READY, "the node is still recovering")                                                                   \
+#define REPLY_REASON_LIST(X)                                                                     \
+    X(NONE, "")                                                                                  \
+    X(CERTIFY, "a line that was read has changed since")                                         \
+    X(REQUEST_MALFORMED, "the request's counts and sizes do not add up")                         \
+    X(REQUEST_RANGE, "a write lies outside of its region, or the region does not exist")         \
+    X(REQUEST_SYSTEM, "the system region belongs to the node")                                   \
+    X(REQUEST_TOO_LARGE, "the encoded transaction is over 24 MiB; write fewer or larger pieces") \
+    X(SESSION_UNKNOWN, "the session has expired")                                                \
+    X(SESSION_FENCED, "the session was resumed by a newer holder")                               \
+    X(SESSION_WINDOW, "the sequence is below the window of 64 remembered results")               \
+    X(SESSION_TABLE_FULL, "all 1024 places of the table of sessions are in use")                 \
+    X(SEQUENCE_FENCED, "the sequence was asked for before it committed, and fenced")             \
+    X(REGION_NAME, "a region of that name exists already")                                       \
+    X(REGION_UNKNOWN, "there is no such region")                                                 \
+    X(REGION_TABLE_FULL, "all 1024 places of the catalog of regions are in use")                 \
+    X(REGION_NUMBERS_FULL,                                                                       \
+      "all 65534 region numbers of this shelf have been used; dump and load into a new one")     \
+    X(REGION_SIZE, "the size is 0, or over the region's growth limit")                           \
+    X(REGION_BUSY, "another change of the catalog is under way")                                 \
+    X(DISK_FULL, "the disk has no space for the files of the region")                            \
+    X(LOG_FULL, "the log has no space left: the disk is full, or checkpoints do not keep up")    \
+    X(NODE_STOPPED, "the node has stopped after a failure of its disk")                          \
+    X(NODE_NOT_READY, "the node is still recovering")                                            \
     X(MEMORY, "the system refused memory for the region")
 
 enum reply_reason {
 #define X(name, text) REASON_##name,
     REPLY_REASON_LIST(X)
 #undef X
-    REASON_COUNT
+        REASON_COUNT
 };
 
 #endif

@@ -60,11 +60,13 @@ struct session_header {
 _Static_assert(sizeof(struct session_header) == 2 * LINE_SIZE, "format");
 
 #define SYSTEM_CATALOG_OFFSET 4096u
-#define SYSTEM_SESSIONS_OFFSET (SYSTEM_CATALOG_OFFSET + SHELF_REGIONS_MAX * (uint32_t)sizeof(struct catalog_entry))
-#define SYSTEM_RESULTS_OFFSET (SYSTEM_SESSIONS_OFFSET + SHELF_SESSIONS_MAX * (uint32_t)sizeof(struct session_header))
-#define SYSTEM_REGION_BYTES                                                                                             \
-    ((SYSTEM_RESULTS_OFFSET +                                                                                           \
-      (uint64_t)SHELF_SESSIONS_MAX * SHELF_SESSION_WINDOW * sizeof(struct session_result) + PAGE_SIZE - 1) /            \
+#define SYSTEM_SESSIONS_OFFSET \
+    (SYSTEM_CATALOG_OFFSET + SHELF_REGIONS_MAX * (uint32_t)sizeof(struct catalog_entry))
+#define SYSTEM_RESULTS_OFFSET \
+    (SYSTEM_SESSIONS_OFFSET + SHELF_SESSIONS_MAX * (uint32_t)sizeof(struct session_header))
+#define SYSTEM_REGION_BYTES                                                                                  \
+    ((SYSTEM_RESULTS_OFFSET +                                                                                \
+      (uint64_t)SHELF_SESSIONS_MAX * SHELF_SESSION_WINDOW * sizeof(struct session_result) + PAGE_SIZE - 1) / \
      PAGE_SIZE * PAGE_SIZE)
 
 #endif

@@ -118,8 +118,8 @@ static shelf_result refuse_errno(char ret_text[WORLD_TEXT_MAX], int error, const
 
 /* ---- The directory ------------------------------------------------------------------------------------------------ */
 
-/* A new directory is there after a power cut only if its parent has been synced. */
-static void parent_sync(const char *path) {
+/* A new directory is there after a power cut only if its parent has been synced. False: errno says why not. */
+static bool parent_sync(const struct world *world, const char *path) {
     char parent[PATH_MAX];
     (void)snprintf(parent, sizeof(parent), "%s", path);
     size_t length = strlen(parent);
@@ -133,10 +133,14 @@ static void parent_sync(const char *path) {
         *slash = 0;
     }
     int fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)fsync(fd); /* if this fails, so will the syncs in the directory itself */
-        (void)close(fd);
+    if (fd < 0) { /* a parent that may not be read */
+        return syncfs(world->fd_directory) == 0;
     }
+    bool synced = fsync(fd) == 0;
+    int error = errno;
+    (void)close(fd);
+    errno = error;
+    return synced;
 }
 
 static bool entry_exists(const struct world *world, const char *name) {
@@ -150,12 +154,8 @@ static shelf_result directory_open(struct world *world, const char *path, const 
         return refuse(ret_text, SHELF_INVALID, "the path is empty or too long");
     }
     (void)snprintf(world->path, sizeof(world->path), "%s", path);
-    if (options->create) {
-        if (mkdir(path, 0700) == 0) {
-            parent_sync(path);
-        } else if (errno != EEXIST) {
-            return refuse_errno(ret_text, errno, "make directory", path);
-        }
+    if (options->create && mkdir(path, 0700) != 0 && errno != EEXIST) {
+        return refuse_errno(ret_text, errno, "make directory", path);
     }
     world->fd_directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (world->fd_directory < 0) {
@@ -167,6 +167,10 @@ static shelf_result directory_open(struct world *world, const char *path, const 
     }
     if (!world->exists && !options->create) {
         return refuse(ret_text, SHELF_NOT_FOUND, "%s has no shelf (no file `superblock`)", path);
+    }
+    if (!world->exists &&
+        !parent_sync(world, path)) { /* also if an earlier process made it and died before */
+        return refuse_errno(ret_text, errno, "sync the directory above", path);
     }
     return SHELF_OK;
 }

@@ -52,6 +52,7 @@ struct memory_slot {  /* a range of address space, one a region; kept and used a
     uint64_t size_max;    /* reserved for */
     uint64_t size_before; /* of earlier regions at this place, the largest: readable for good (image.h, I4) */
     struct region_memory memory;
+    uint64_t *huge_tried; /* a bit a block of 2 MiB of data, then of versions: no further try is worth it */
 };
 
 /* ---- The world ----------------------------------------------------------------------------------------------------- */
@@ -80,6 +81,9 @@ struct world {
     pthread_mutex_t memory_lock; /* what follows, up to the slots */
     int fd_memory;
     struct list memory_used, memory_free;
+    uint32_t settle_region; /* where the search for full blocks goes on */
+    uint64_t settle_block;
+    _Atomic uint32_t huge_failures; /* in a row */
 
     pthread_mutex_t error_lock;
     char error[WORLD_TEXT_MAX];
@@ -107,6 +111,8 @@ void coordinator_run(struct world *world, struct io *io);
 bool memory_open(struct world *world, char ret_text[WORLD_TEXT_MAX]);
 void memory_close(struct world *world);
 void memory_run(struct world *world, struct io *io);
+/* Before a large read: if it goes to a region's memory, huge pages are made for it. */
+void memory_prepare(struct world *world, const void *buffer, uint64_t size);
 
 /* world_linux_uring.c */
 struct uring;

@@ -18,9 +18,6 @@
 #include "wire/configuration_format.h"
 #include "world/world_linux.h"
 
-#define SLOT_SIZE  4096
-#define SLOT_COUNT 2u
-
 struct coordinator { /* what the file says */
     int fd;
     uint64_t epoch; /* 0: none yet */
@@ -40,30 +37,32 @@ static bool configuration_valid(const struct configuration *configuration) {
 /* Returns 0 or an error number; EBADMSG: neither slot is valid. */
 static int coordinator_load(struct coordinator *coordinator) {
     bool valid = false, empty = true;
-    for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
+    for (uint32_t slot = 0; slot < CONFIGURATION_SLOT_COUNT; slot++) {
         struct configuration configuration = {0};
-        ssize_t size = pread(coordinator->fd, &configuration, sizeof(configuration), (off_t)slot * SLOT_SIZE);
+        ssize_t size = pread(coordinator->fd, &configuration, sizeof(configuration),
+                             (off_t)slot * CONFIGURATION_SLOT_SIZE);
         if (size < 0) {
             return errno;
         }
-        empty &= size == 0;
+        empty &= memcmp(&configuration, &(struct configuration){0}, sizeof(configuration)) == 0;
         if (configuration_valid(&configuration) && configuration.epoch >= coordinator->epoch) {
             coordinator->epoch = configuration.epoch;
             coordinator->slot = slot;
             valid = true;
         }
     }
-    return valid || empty ? 0 : EBADMSG; /* empty: a crash came between its making and its first bytes */
+    return valid || empty ? 0
+                          : EBADMSG; /* empty, or zeros: a crash came between its making and its first sync */
 }
 
 static int slot_store(const struct coordinator *coordinator, uint32_t slot, uint64_t epoch) {
-    uint8_t bytes[SLOT_SIZE] = {0};
+    uint8_t bytes[CONFIGURATION_SLOT_SIZE] = {0};
     struct configuration configuration = {
         .magic = CONFIGURATION_MAGIC, .format = CONFIGURATION_FORMAT, .epoch = epoch};
     configuration.crc = configuration_crc(configuration);
     memcpy(bytes, &configuration, sizeof(configuration));
-    ssize_t size = pwrite(coordinator->fd, bytes, sizeof(bytes), (off_t)slot * SLOT_SIZE);
-    return size == SLOT_SIZE ? 0 : size < 0 ? errno : ENOSPC;
+    ssize_t size = pwrite(coordinator->fd, bytes, sizeof(bytes), (off_t)slot * CONFIGURATION_SLOT_SIZE);
+    return size == CONFIGURATION_SLOT_SIZE ? 0 : size < 0 ? errno : ENOSPC;
 }
 
 static int coordinator_store(struct world *world, const struct coordinator *coordinator, uint64_t epoch) {

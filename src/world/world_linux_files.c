@@ -321,6 +321,9 @@ bool transfer_begin(struct world *world, struct io *io, struct transfer *ret_tra
         transfer_fail(world, io, ret_transfer, errno);
         return false;
     }
+    if (io->kind == IO_READ) {
+        memory_prepare(world, io->buffer, io->size);
+    }
     if (io->kind == IO_WRITE) {
         bool synced_by_flag = sync_flag(io->file) != 0 && !world->sync_explicitly;
         ret_transfer->sync_after = io->durable && !synced_by_flag;

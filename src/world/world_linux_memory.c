@@ -16,6 +16,10 @@
  *   M3  Only the core's alias can be written, and a child made by fork() does not have it.
  *   M4  A region's bytes begin as zero: region numbers, and so stretches of the memfd, are never used again; tables are
  *       given back to the system in between.
+ *
+ * Huge pages: advised, but most systems give none to shared memory by default. Turning pages that are there into a huge one
+ * (MADV_COLLAPSE) is allowed everywhere since Linux 6.1. It is done for blocks of 2 MiB that are mostly in use, now and
+ * then, and for those that recovery is about to fill.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +33,10 @@
 #include "base/assert.h"
 #include "base/bits.h"
 #include "world/world_linux.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* newer than the C library of some systems that have it */
+#endif
 
 #define HUGE_PAGE     ((uint64_t)2 << 20)
 #define STRETCH_SHIFT 41u /* of one region in the memfd: bytes from 0, versions from VERSIONS_FROM */
@@ -183,14 +191,20 @@ static struct memory_slot *slot_reuse(struct world *world, uint64_t size_max) {
     return best;
 }
 
+static size_t huge_words(uint64_t size_max) {
+    return (part_size(PART_DATA, size_max) + part_size(PART_VERSIONS, size_max)) / HUGE_PAGE / 64 + 1;
+}
+
 static struct memory_slot *slot_make(struct world *world, uint64_t size_max) {
     struct memory_slot *slot = calloc(1, sizeof(*slot));
     if (!slot) {
         return NULL;
     }
     slot->size_max = size_max;
-    uint8_t *space = space_take(part_offset(PART_COUNT, size_max));
+    slot->huge_tried = calloc(huge_words(size_max), sizeof(uint64_t));
+    uint8_t *space = slot->huge_tried ? space_take(part_offset(PART_COUNT, size_max)) : NULL;
     if (!space) {
+        free(slot->huge_tried);
         free(slot);
         return NULL;
     }
@@ -210,6 +224,133 @@ static struct memory_slot *slot_make(struct world *world, uint64_t size_max) {
     return slot;
 }
 
+/* ---- Huge pages --------------------------------------------------------------------------------------------------- */
+
+enum {
+    HUGE_FAILURES_MAX = 8, /* in a row: this system does not do it */
+    HUGE_PAGES_MIN = 384,  /* of the 512 pages of a block that must be in use */
+    SETTLE_BLOCKS = 64,    /* looked at by one world_memory_settle() */
+};
+#define PREPARE_BLOCKS 4u                    /* in one read */
+#define PREPARE_BYTES  ((uint64_t)512 << 10) /* smaller reads are of sparse pages, and not worth 2 MiB */
+
+static uint64_t blocks_of(uint32_t part, uint64_t region_size) {
+    return part_size(part, region_size) / HUGE_PAGE; /* whole ones */
+}
+
+static bool bit_take(uint64_t *bits, uint64_t place) {
+    uint64_t mask = (uint64_t)1 << (place & 63);
+    bool was = (bits[place >> 6] & mask) != 0;
+    bits[place >> 6] |= mask;
+    return !was;
+}
+
+/* EINVAL says as well that there is nothing in the block. */
+static void block_collapse(struct world *world, uint8_t *block) {
+    if (madvise(block, HUGE_PAGE, MADV_COLLAPSE) == 0) {
+        world->huge_failures = 0;
+    } else {
+        world->huge_failures++;
+    }
+}
+
+/* Of the data and the versions of a region, by number from 0. NULL: past the last. */
+static uint8_t *block_at(const struct memory_slot *slot, uint64_t number, uint64_t *ret_bit) {
+    uint64_t data_count = blocks_of(PART_DATA, slot->size), data_max = blocks_of(PART_DATA, slot->size_max);
+    if (number < data_count) {
+        *ret_bit = number;
+        return part_base(slot, PART_DATA) + number * HUGE_PAGE;
+    }
+    number -= data_count;
+    *ret_bit = data_max + number;
+    return number < blocks_of(PART_VERSIONS, slot->size) ? part_base(slot, PART_VERSIONS) + number * HUGE_PAGE
+                                                         : NULL;
+}
+
+static bool block_is_full(uint8_t *block) {
+    unsigned char resident[HUGE_PAGE / PAGE_SIZE];
+    if (mincore(block, HUGE_PAGE, resident) != 0) {
+        return false;
+    }
+    uint32_t count = 0;
+    for (size_t i = 0; i < sizeof(resident); i++) {
+        count += resident[i] & 1u;
+    }
+    return count >= HUGE_PAGES_MIN;
+}
+
+/* The region of the cursor, or else the one with the next larger number, or else none: then it starts over. */
+static struct memory_slot *settle_slot(struct world *world) {
+    struct memory_slot *next = NULL;
+    LIST_FOREACH(link, &world->memory_used) {
+        struct memory_slot *slot = LIST_ENTRY(link, struct memory_slot, link);
+        if (slot->region >= world->settle_region && (!next || slot->region < next->region)) {
+            next = slot;
+        }
+    }
+    if (!next || next->region != world->settle_region) {
+        world->settle_block = 0;
+    }
+    world->settle_region = next ? next->region : 0;
+    return next;
+}
+
+bool world_memory_settle(struct world *world) {
+    bool found = false;
+    (void)pthread_mutex_lock(&world->memory_lock);
+    struct memory_slot *slot = settle_slot(world);
+    for (uint32_t i = 0; slot && !found && i < SETTLE_BLOCKS && world->huge_failures < HUGE_FAILURES_MAX;
+         i++) {
+        uint64_t bit;
+        uint8_t *block = block_at(slot, world->settle_block++, &bit);
+        if (!block) {
+            world->settle_region++;
+            slot = settle_slot(world);
+        } else if ((slot->huge_tried[bit >> 6] >> (bit & 63) & 1) == 0 && block_is_full(block)) {
+            (void)bit_take(slot->huge_tried, bit);
+            block_collapse(world, block);
+            found = true;
+        }
+    }
+    (void)pthread_mutex_unlock(&world->memory_lock);
+    return found;
+}
+
+/* The blocks of a region's data that the buffer touches, and nobody has tried: marked as tried. */
+static uint32_t blocks_take(struct world *world, const void *buffer, uint64_t size,
+                            uint8_t *ret_blocks[PREPARE_BLOCKS]) {
+    uint32_t count = 0;
+    (void)pthread_mutex_lock(&world->memory_lock);
+    LIST_FOREACH(link, &world->memory_used) {
+        struct memory_slot *slot = LIST_ENTRY(link, struct memory_slot, link);
+        uint64_t offset = (uint64_t)((uintptr_t)buffer - (uintptr_t)slot->memory.data);
+        if (!range_within(offset, size, slot->size)) {
+            continue;
+        }
+        uint64_t end = min_u64(divide_up(offset + size, HUGE_PAGE), blocks_of(PART_DATA, slot->size));
+        for (uint64_t number = offset / HUGE_PAGE; number < end && count < PREPARE_BLOCKS; number++) {
+            if (bit_take(slot->huge_tried, number)) {
+                ret_blocks[count++] = slot->memory.data + number * HUGE_PAGE;
+            }
+        }
+        break;
+    }
+    (void)pthread_mutex_unlock(&world->memory_lock);
+    return count;
+}
+
+void memory_prepare(struct world *world, const void *buffer, uint64_t size) {
+    if (size < PREPARE_BYTES || world->huge_failures >= HUGE_FAILURES_MAX) {
+        return;
+    }
+    uint8_t *blocks[PREPARE_BLOCKS];
+    uint32_t count = blocks_take(world, buffer, size, blocks);
+    for (uint32_t i = 0; i < count; i++) {    /* without the lock: this is most of the work of recovery */
+        (void)*(volatile uint8_t *)blocks[i]; /* there must be something to begin with */
+        block_collapse(world, blocks[i]);
+    }
+}
+
 /* ---- Ios ---------------------------------------------------------------------------------------------------------- */
 
 static uint32_t region_map(struct world *world, struct io *io) {
@@ -226,6 +367,7 @@ static uint32_t region_map(struct world *world, struct io *io) {
         list_push_front(&world->memory_used, &slot->link);
         slot->region = io->file.region;
         slot->size = 0;
+        memset(slot->huge_tried, 0, huge_words(slot->size_max) * sizeof(uint64_t));
     }
     ASSERT(io->size <= slot->size_max && io->file.region < REGION_NUMBERS);
     if (io->size > slot->size && !slot_grow(world, slot, io->size)) {
@@ -289,6 +431,7 @@ static void slots_free(struct list *slots) {
     LIST_FOREACH(link, slots) {
         struct memory_slot *slot = LIST_ENTRY(link, struct memory_slot, link);
         (void)munmap(slot->memory.data, part_offset(PART_COUNT, slot->size_max));
+        free(slot->huge_tried);
         free(slot);
     }
     list_init(slots);

@@ -136,11 +136,10 @@ struct io_queue *io_queue_open(struct world *world, uint32_t workers) {
     queue->world = world;
     (void)pthread_mutex_init(&queue->lock, NULL);
     (void)pthread_cond_init(&queue->work, NULL);
-    if (world->backend == SHELF_BACKEND_URING) {
-        queue->uring = uring_open(world);
-    }
-    if (!queue->uring) { /* a second ring may be refused for want of locked memory: then the plain way does */
-        workers_start(queue, workers);
+    workers_start(queue, workers);
+    if (queue->worker_count == 0 && world->backend == SHELF_BACKEND_URING) {
+        queue->uring =
+            uring_open(world); /* may be refused for want of locked memory: then the plain way does */
     }
     return queue;
 }

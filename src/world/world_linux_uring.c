@@ -17,6 +17,9 @@
 
 #define URING_PLACES 32u
 #define BELL_PLACE   URING_PLACES
+#define ASYNC_BYTES \
+    (128u << 10) /* from here on, reads are begun by a worker of the kernel: finding (and first of all
+                                    making) so many pages takes long, and the owner has checksums to compute */
 
 struct place {
     struct io *io; /* NULL: free */

@@ -32,7 +32,7 @@ def run(command, **options):
 
 def tour():
     """Each function named with a file is defined in that file."""
-    stops = re.findall(r'`(\w+)`\s+\(`([\w/.]+)`\)', read('docs', 'tour.md'))
+    stops = re.findall(r'`(\w+)`(?:\*\*)?\s+\(`([\w/.]+)`\)', read('docs', 'tour.md'))
     check('the tour has stops', len(stops) >= 15, str(len(stops)))
     for function, path in stops:
         exists = os.path.exists(os.path.join(SOURCE, path))

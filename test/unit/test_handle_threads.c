@@ -346,6 +346,41 @@ static void test_an_expired_session_is_gone(void **state) {
     shelf_session_close(session);
 }
 
+// ---- Structures -----------------------------------------------------------------------------------------------------
+
+// Values over many lines: one call reads more lines than a transaction's read set has room for at first.
+static void test_one_call_reads_more_than_the_read_set_holds(void **state) {
+    (void)state;
+    enum { KEYS = 1000, VALUE_SIZE = 400 };
+    static uint64_t keys[KEYS];
+    static uint8_t values[KEYS][VALUE_SIZE];
+    static struct shelf_map_item items[KEYS];
+    shelf_map map;
+    shelf_tx *tx = begin(SHELF_READ_WRITE);
+    assert_int_equal(shelf_region_grow(s, region, 4 * region_size), SHELF_OK);
+    assert_int_equal(shelf_format(tx, region), SHELF_OK);
+    assert_int_equal(shelf_map_create(tx, region, "map", &map), SHELF_OK);
+    for (uint64_t i = 0; i < KEYS; i++) {
+        keys[i] = i;
+        memset(values[0], (int)i, VALUE_SIZE);
+        assert_int_equal(shelf_map_put(tx, map, &keys[i], 8, values[0], VALUE_SIZE), SHELF_OK);
+        items[i] = (struct shelf_map_item){
+            .key = &keys[i], .key_size = 8, .value = values[i], .value_max = VALUE_SIZE};
+    }
+    assert_int_equal(shelf_commit(tx, NULL), SHELF_OK);
+    for (int round = 0; round < 3; round++) {
+        memset(values, 0xff, sizeof(values));
+        tx = begin(SHELF_READ_ONLY);
+        assert_int_equal(shelf_map_get_many(tx, map, items, KEYS), SHELF_OK);
+        for (uint64_t i = 0; i < KEYS; i++) {
+            assert_int_equal(items[i].result, SHELF_OK);
+            assert_int_equal(values[i][0], (uint8_t)i);
+            assert_int_equal(values[i][VALUE_SIZE - 1], (uint8_t)i);
+        }
+        assert_int_equal(shelf_commit(tx, NULL), SHELF_OK);
+    }
+}
+
 // ---- Asynchronous commits -------------------------------------------------------------------------------------------
 
 enum { OUTSTANDING = 512, ASYNC_TOTAL = 8192 };
@@ -435,7 +470,7 @@ static shelf_result transfer_body(shelf_tx *tx, void *context) {
 
 static void *teller_main(void *argument) {
     struct random random;
-    random_seed(&random, (uint64_t)(uintptr_t)argument);
+    random_seed(&random, *(const uint64_t *)argument);
     uint64_t failures = 0;
     for (int i = 0; i < TRANSFERS; i++) {
         struct transfer t = {random_below(&random, ACCOUNTS), random_below(&random, ACCOUNTS),
@@ -469,14 +504,17 @@ static void *auditor_main(void *argument) {
 static void test_threads_move_money_and_lose_none(void **state) {
     (void)state;
     pthread_t threads[TELLERS + AUDITORS];
+    uint64_t seeds[TELLERS + AUDITORS];
     atomic_store(&tellers_left, TELLERS);
     shelf_tx *tx = begin(SHELF_READ_WRITE);
     for (uint64_t i = 0; i < ACCOUNTS; i++)
         assert_int_equal(shelf_write(tx, at(i * 64), &start_amount, 8), SHELF_OK);
     assert_int_equal(shelf_commit(tx, NULL), SHELF_OK);
-    for (uintptr_t i = 0; i < TELLERS + AUDITORS; i++)
+    for (uint64_t i = 0; i < TELLERS + AUDITORS; i++) {
+        seeds[i] = i + 1;
         assert_int_equal(
-            pthread_create(&threads[i], NULL, i < TELLERS ? teller_main : auditor_main, (void *)(i + 1)), 0);
+            pthread_create(&threads[i], NULL, i < TELLERS ? teller_main : auditor_main, &seeds[i]), 0);
+    }
     for (int i = 0; i < TELLERS + AUDITORS; i++) {
         void *failed;
         assert_int_equal(pthread_join(threads[i], &failed), 0);
@@ -545,6 +583,7 @@ int main(void) {
         TEST(test_an_outcome_is_final),
         TEST(test_resuming_fences_the_older_holder),
         TEST(test_an_expired_session_is_gone),
+        TEST(test_one_call_reads_more_than_the_read_set_holds),
         TEST(test_many_commits_are_outstanding),
         TEST(test_close_waits_for_outstanding_commits),
         TEST(test_threads_move_money_and_lose_none),

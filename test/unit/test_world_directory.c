@@ -221,14 +221,15 @@ static void test_epoch_is_swapped_once(void **state) {
 
     // Either slot may be lost: the other is at most one swap older. It never needs more space.
     assert_int_equal(fixture_file_size(fixture, "configuration"), 8192);
-    uint8_t zeros[4096 + 24] = {0};
+    uint8_t damage[4096 + 24];
+    memset(damage, 0xd6, sizeof(damage));
     fixture_file_write(fixture, "configuration", "damaged!damaged!damaged!", 24);
     uint64_t present = swap(world, 1).epoch;
     assert_true(present == 5 || present == 6);
     assert_int_equal(swap(world, 7).result, IO_RESULT_OK);
     assert_int_equal(swap(world, 7).epoch, 7);
     assert_int_equal(fixture_file_size(fixture, "configuration"), 8192);
-    fixture_file_write(fixture, "configuration", zeros, sizeof(zeros));
+    fixture_file_write(fixture, "configuration", damage, sizeof(damage));
     assert_int_equal(swap(world, 8).result, IO_RESULT_ERROR);
     assert_non_null(strstr(world_error(world), "configuration"));
     assert_non_null(strstr(world_error(world), "damaged"));

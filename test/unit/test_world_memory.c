@@ -182,13 +182,12 @@ static void test_create_and_drop_for_ever(void **state) {
 
 static void test_too_much_is_no_memory(void **state) {
     struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
-    uint32_t region = 2;
-    struct io io;
-    do {
+    struct io io = {0};
+    for (uint32_t region = 2; region < 1000 && io.result == IO_RESULT_OK; region++) {
         io = (struct io){
-            .kind = IO_MAP, .file = {.region = region++}, .size = PAGE_SIZE, .size_max = 1ull << 40};
+            .kind = IO_MAP, .file = {.region = region}, .size = PAGE_SIZE, .size_max = 1ull << 40};
         world_run(world, &io);
-    } while (io.result == IO_RESULT_OK && region < 1000);
+    }
     assert_int_equal(io.result, IO_RESULT_NO_MEMORY);
     // Small ones still find a place.
     (void)map(world, 2000, PAGE_SIZE, PAGE_SIZE);
@@ -213,6 +212,82 @@ static void test_single_alias(void **state) {
     world_close(world);
 }
 
+static uint8_t pattern(uint64_t offset) {
+    return (uint8_t)(offset * 31 + (offset >> 12));
+}
+
+static void pattern_check(const uint8_t *bytes, uint64_t size) {
+    for (uint64_t offset = 0; offset < size; offset++) {
+        if (bytes[offset] != pattern(offset)) {
+            fail_msg("byte %llu has changed", (unsigned long long)offset);
+        }
+    }
+}
+
+// Full blocks of data and versions are turned once; sparse ones are left until they fill up. No byte changes.
+static void test_settling_changes_no_byte(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    uint64_t size = 20 * mib, filled = 16 * mib;
+    struct region_memory memory = map(world, 2, size, 64 * mib);
+    (void)map(world, 3, size, 64 * mib); // all of it untouched
+    assert_false(world_memory_settle(world));
+    for (uint64_t offset = 0; offset < filled; offset++) {
+        memory.data[offset] = pattern(offset);
+    }
+    for (uint64_t line = 0; line < 16 * mib / LINE_SIZE; line++) {
+        atomic_store(&memory.versions[line], line);
+    }
+    uint32_t found = 0;
+    for (int quiet = 0; quiet < 4; quiet++) {
+        while (world_memory_settle(world)) {
+            found++;
+            quiet = 0;
+        }
+    }
+    assert_int_equal(found, 8 + 1); // versions of 16 MiB are 2 MiB
+    pattern_check(memory.data, filled);
+    pattern_check(memory.data_view, filled);
+    for (uint64_t line = 0; line < 16 * mib / LINE_SIZE; line++) {
+        assert_int_equal(memory.versions_view[line], line);
+    }
+    assert_int_equal(memory.data_view[filled], 0);
+    memory.data[5] = 1; // still one memory under two addresses
+    assert_int_equal(memory.data_view[5], 1);
+    unmap(world, 2);
+    unmap(world, 3);
+    world_close(world);
+}
+
+// Large reads into a region make huge pages first; small ones do not. The bytes are the file's.
+static void test_reads_into_regions(void **state) {
+    struct world *world = world_make(*state, SHELF_BACKEND_PLAIN);
+    uint64_t size = 8 * mib + PAGE_SIZE;
+    uint8_t *bytes = aligned_alloc(4096, size);
+    assert_non_null(bytes);
+    for (uint64_t offset = 0; offset < size; offset++) {
+        bytes[offset] = pattern(offset);
+    }
+    struct file_id file = file_of(FILE_PAGES, 2, 0);
+    assert_int_equal(run(world, IO_WRITE, file, 0, bytes, size, false), IO_RESULT_OK);
+    struct region_memory memory = map(world, 2, size, 64 * mib);
+    struct io_queue *queue = io_queue_open(world, 3);
+    struct io ios[9];
+    for (uint64_t i = 0; i < 9; i++) {
+        ios[i] =
+            (struct io){.kind = IO_READ, .file = file, .offset = i * mib, .buffer = memory.data + i * mib};
+        ios[i].size = i < 8 ? mib : PAGE_SIZE;
+        io_queue_start(queue, &ios[i]);
+    }
+    while (io_queue_active(queue) > 0) {
+        struct io *io = io_queue_wait(queue, -1);
+        assert_true(!io || io->result == IO_RESULT_OK);
+    }
+    io_queue_close(queue);
+    pattern_check(memory.data_view, size);
+    free(bytes);
+    world_close(world);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void) {
@@ -224,6 +299,8 @@ int main(void) {
         TEST(test_create_and_drop_for_ever),
         TEST(test_too_much_is_no_memory),
         TEST(test_single_alias),
+        TEST(test_settling_changes_no_byte),
+        TEST(test_reads_into_regions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
