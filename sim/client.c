@@ -22,6 +22,7 @@
 #define SPAN_MAX     600u
 #define NAMES        3u // of named sessions: clients share them, and fence one another
 #define REGION_NAMES 5u
+#define REGION_NEVER (MAPS_MAX - 1) // a number that no region gets to
 #define REQUEST_MAX  ((size_t)700 << 10)
 
 struct span { // bytes read, written, or looked at
@@ -111,7 +112,9 @@ static uint32_t region_pick(struct client *client) {
     if (count == 0) {
         return 0;
     }
-    uint32_t odd = (uint32_t)random_between(client->random, 2, found[count - 1] + 1);
+    // Not the next number: its region may be under way, and the structures' own.
+    uint32_t odd =
+        chance(client, 50) ? REGION_NEVER : (uint32_t)random_between(client->random, 2, found[count - 1]);
     return chance(client, 2) && odd != shop ? odd : found[random_below(client->random, count)];
 }
 

@@ -313,6 +313,23 @@ static uint64_t patched_word(const struct model *model, const struct patches *pa
     return word;
 }
 
+// ---- Sessions as the state has them
+
+static uint64_t session_header_address(uint64_t place) {
+    return shelf_addr_make(REGION_SYSTEM, SYSTEM_SESSIONS_OFFSET + place * sizeof(struct session_header));
+}
+
+// False if there is no such session (any more).
+static bool session_header_read(const struct model *model, uint64_t session,
+                                struct session_header *ret_header) {
+    uint64_t place = session & 0xffff;
+    if (session == 0 || place >= SHELF_SESSIONS_MAX) {
+        return false;
+    }
+    model_read(model, session_header_address(place), UINT64_MAX, ret_header, sizeof(*ret_header));
+    return ret_header->id == session;
+}
+
 // ---- Requests
 
 static uint16_t kind_of(const struct submission *submission) {
@@ -478,6 +495,9 @@ void model_submitted(struct model *model, struct submission *submission) {
     if (submission->attempts_open == 0) {
         submission->step = report.step;
     }
+    struct session_header header;
+    submission->fenced =
+        session_header_read(model, submission->session, &header) && header.holder != submission->holder;
     submission->state = SUBMISSION_PENDING;
     submission->attempts++;
     submission->attempts_open++;
@@ -534,21 +554,6 @@ static struct fate *fate_add(struct model *model, uint64_t session, uint64_t seq
                           .index = index};
     model->fates[bucket] = fate;
     return fate;
-}
-
-static uint64_t session_header_address(uint64_t place) {
-    return shelf_addr_make(REGION_SYSTEM, SYSTEM_SESSIONS_OFFSET + place * sizeof(struct session_header));
-}
-
-// False if there is no such session (any more).
-static bool session_header_read(const struct model *model, uint64_t session,
-                                struct session_header *ret_header) {
-    uint64_t place = session & 0xffff;
-    if (session == 0 || place >= SHELF_SESSIONS_MAX) {
-        return false;
-    }
-    model_read(model, session_header_address(place), UINT64_MAX, ret_header, sizeof(*ret_header));
-    return ret_header->id == session;
 }
 
 static struct session_result session_slot_read(const struct model *model, uint64_t session,
@@ -1039,7 +1044,8 @@ static void answer_no_check(const struct model *model, const struct submission *
         right = fate && fate->outcome == SESSION_OUTCOME_ABORTED;
         break;
     case SHELF_FENCED:
-        right = !open || header.holder != s->holder; // it may have expired since
+        right =
+            !open || header.holder != s->holder || s->fenced; // it may have expired, or been resumed, since
         break;
     case SHELF_EXPIRED:
         right = !open || s->sequence == 0 ||

@@ -38,8 +38,9 @@ struct submission {
     uint32_t attempts_open; // attempts that may still commit
     uint32_t attempts;
     uint64_t answered; // a bit for each attempt
-    bool valid, odd,
-        system;    // as classified when submitted: all right; core may refuse; touches the system region
+    bool fenced;       // its session had another holder when it was last submitted
+    // As classified when submitted: all right; the core may refuse it; it touches the system region.
+    bool valid, odd, system;
     uint64_t step; // when the first of the open attempts was submitted
     uint64_t session, holder, sequence, index;
     struct reply reply; // the last one

@@ -243,7 +243,7 @@ static bool command_of_client(struct script *script, char *const words[WORDS_MAX
     } else if (is(words[0], "write") || is(words[0], "change")) {
         commit(script, address, is(words[0], "change"), words[3], NULL);
     } else if (is(words[0], "add")) {
-        commit(script, address, false, NULL, &operand);
+        commit(script, address, false, "", &operand);
     } else if (is(words[0], "again")) {
         world_submit(script->world, script->last);
     } else if (is(words[0], "outcome")) {

@@ -5,9 +5,10 @@
  *   C1  A sequence is answered before its place in the window is free again.
  *   C2  A request is submitted again under another sequence only if the node said that the first one has had no effect and
  *       never will: its session was forgotten (EXPIRED), or the sequence was fenced (ABORTED).
- *   C3  An asynchronous commit is in one place: the node's, `reopen.waiting`, or the queue of completions. It takes no
- *       memory of its own: it lives in its transaction, which ends when the completion is taken.
+ *   C3  An asynchronous commit is in one place: the node's, `reopen.waiting`, or the queue of completions. It has memory of
+ *       its own, freed when the completion is taken; its transaction has ended by then.
  */
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -162,7 +163,7 @@ size_t shelf_completions(struct shelf *s, struct shelf_completion *ret_completio
             .result = (shelf_result)commit->request.reply.result,
             .receipt = commit->request.reply.receipt,
         };
-        tx_end(commit->tx);
+        free(commit);
     }
     return count;
 }
@@ -174,7 +175,7 @@ int shelf_completion_fd(struct shelf *s) {
 void completions_discard(struct shelf *s) {
     for (struct commit *commit = completions_pop(s, SIZE_MAX), *next; commit; commit = next) {
         next = commit->next;
-        tx_end(commit->tx);
+        free(commit);
     }
 }
 
@@ -186,9 +187,13 @@ static struct commit *commit_of(struct node_request *request) {
     return (struct commit *)(void *)((char *)request - offsetof(struct commit, request));
 }
 
+static struct commit_request *commit_bytes(struct commit *commit) {
+    return (struct commit_request *)(void *)(commit + 1);
+}
+
 /* The place is taken, the request encoded for it. */
 static void commit_post(struct shelf *s, struct commit *commit) {
-    const struct commit_request *bytes = (const void *)commit->tx->encoded;
+    const struct commit_request *bytes = commit_bytes(commit);
     commit->request = (struct node_request){.bytes = bytes, .size = bytes->header.size, .done = commit_done};
     node_post(s->node, &commit->request);
 }
@@ -197,7 +202,10 @@ static void commit_post(struct shelf *s, struct commit *commit) {
 static bool commit_repost(struct shelf *s, struct commit *commit) {
     if (!place_try(s, commit))
         return false;
-    tx_retarget(commit->tx, commit->lane->session, commit->lane->holder, commit->sequence);
+    struct commit_request *bytes = commit_bytes(commit);
+    bytes->session = commit->lane->session;
+    bytes->holder = commit->lane->holder;
+    bytes->sequence = commit->sequence;
     commit_post(s, commit);
     return true;
 }
@@ -243,7 +251,7 @@ static void reopen_wait(struct shelf *s, struct commit *commit) {
  * old place is given back last. */
 static void commit_done(struct node_request *request) {
     struct commit *commit = commit_of(request);
-    struct shelf *s = shelf_tx_shelf(commit->tx);
+    struct shelf *s = commit->s;
     struct reply *reply = &request->reply;
     struct lane *lane = commit->lane;
     uint64_t sequence = commit->sequence;
@@ -264,32 +272,61 @@ static void commit_done(struct node_request *request) {
     completion_push(s, commit);
 }
 
-shelf_result shelf_commit_async(struct shelf_tx *tx, uint64_t tag) {
-    struct shelf *s = shelf_tx_shelf(tx);
-    struct commit *commit = tx_commit_of(tx);
-    commit->tx = tx;
-    commit->tag = tag;
-    bool empty;
-    shelf_result result = commit_check(tx, commit, &empty);
-    if (result == SHELF_OK && empty) {
-        commit->request.reply = (struct reply){.result = SHELF_OK, .receipt = receipt_empty(tx)};
-        atomic_fetch_add(&s->async_count, 1);
-        completion_push(s, commit);
-        return SHELF_OK;
+/* A commit of its own, so that the transaction, with all the memory it has touched, can serve the next one at once. */
+static struct commit *commit_detach(struct shelf *s, const struct commit *own,
+                                    const struct commit_request *request, uint64_t tag) {
+    size_t size = request ? request->header.size : 0;
+    struct commit *commit = malloc(sizeof(*commit) + size);
+    if (commit) {
+        *commit = *own;
+        commit->s = s;
+        commit->tag = tag;
+        if (request)
+            memcpy(commit_bytes(commit), request, size);
+    } else {
+        detail_set("no memory for a request of %zu bytes", size);
     }
-    if (result == SHELF_OK)
-        result = place_take(s, commit, s->commit_deadline_ms);
+    return commit;
+}
+
+/* Nothing to send: its completion comes at once. */
+static shelf_result commit_async_empty(struct shelf *s, struct shelf_tx *tx, uint64_t tag) {
+    struct commit *commit = commit_detach(s, tx_commit_of(tx), NULL, tag);
+    if (!commit)
+        return SHELF_NO_MEMORY;
+    commit->request.reply = (struct reply){.result = SHELF_OK, .receipt = receipt_empty(tx)};
+    atomic_fetch_add(&s->async_count, 1);
+    completion_push(s, commit);
+    return SHELF_OK;
+}
+
+static shelf_result commit_async(struct shelf *s, struct shelf_tx *tx, uint64_t tag) {
+    struct commit *own = tx_commit_of(tx);
+    shelf_result result = place_take(s, own, s->commit_deadline_ms);
+    if (result != SHELF_OK)
+        return result;
+    const struct commit_request *request;
+    struct commit *commit = NULL;
+    result = tx_encode(tx, own->lane->session, own->lane->holder, own->sequence, &request);
     if (result == SHELF_OK) {
-        const struct commit_request *request;
-        result = tx_encode(tx, commit->lane->session, commit->lane->holder, commit->sequence, &request);
-        if (result != SHELF_OK)
-            lane_release(s, commit->lane, commit->sequence);
+        commit = commit_detach(s, own, request, tag);
+        result = commit ? SHELF_OK : SHELF_NO_MEMORY;
     }
     if (result != SHELF_OK) {
-        tx_end(tx);
+        lane_release(s, own->lane, own->sequence);
         return result;
     }
     atomic_fetch_add(&s->async_count, 1);
     commit_post(s, commit);
     return SHELF_OK;
+}
+
+shelf_result shelf_commit_async(struct shelf_tx *tx, uint64_t tag) {
+    struct shelf *s = shelf_tx_shelf(tx);
+    bool empty;
+    shelf_result result = commit_check(tx, tx_commit_of(tx), &empty);
+    if (result == SHELF_OK)
+        result = empty ? commit_async_empty(s, tx, tag) : commit_async(s, tx, tag);
+    tx_end(tx);
+    return result;
 }

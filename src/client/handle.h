@@ -69,14 +69,16 @@ struct shelf_session {
     char name[SHELF_NAME_MAX + 1];
 };
 
-/* What a transaction carries for its commit, in its host bytes. */
+/* What a transaction carries for its commit, in its host bytes; an asynchronous one has a copy of its own, with the request
+ * behind it. */
 struct commit {
     struct shelf_session *session; /* NULL: an unnamed one */
     uint64_t sequence_set;         /* the sequence that the program asked for; 0: the next */
-    struct shelf_tx *tx;           /* from here on valid once it is committed asynchronously */
-    struct commit *next;
     struct lane *lane;
     uint64_t sequence;
+    /* From here on: asynchronous ones only. */
+    struct shelf *s;
+    struct commit *next;
     uint64_t tag;
     struct node_request request; /* at the end, its reply is the answer */
 };

@@ -51,11 +51,13 @@ typedef long long shared_vector __attribute__((vector_size(16), aligned(1), may_
 typedef uint64_t shared_u64 __attribute__((aligned(1), may_alias));
 typedef uint32_t shared_u32 __attribute__((aligned(1), may_alias));
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a type cannot be in parentheses
 #define SHARED_MOVE(type, at)                                           \
     do {                                                                \
         type shared_move_value = *(const volatile type *)(from + (at)); \
         *(type *)(to + (at)) = shared_move_value;                       \
     } while (0)
+// NOLINTEND(bugprone-macro-parentheses)
 
 /* All of a line, from bias + address. Loads first, so that none waits for a store; the sum is left to the loads. */
 static inline __attribute__((always_inline)) void shared_copy_line(uint8_t *to, uintptr_t bias,

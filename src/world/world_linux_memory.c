@@ -37,6 +37,9 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* newer than the C library of some systems that have it */
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 
 #define HUGE_PAGE     ((uint64_t)2 << 20)
 #define STRETCH_SHIFT 41u /* of one region in the memfd: bytes from 0, versions from VERSIONS_FROM */
@@ -345,8 +348,9 @@ void memory_prepare(struct world *world, const void *buffer, uint64_t size) {
     }
     uint8_t *blocks[PREPARE_BLOCKS];
     uint32_t count = blocks_take(world, buffer, size, blocks);
-    for (uint32_t i = 0; i < count; i++) {    /* without the lock: this is most of the work of recovery */
-        (void)*(volatile uint8_t *)blocks[i]; /* there must be something to begin with */
+    for (uint32_t i = 0; i < count; i++) { /* without the lock: this is most of the work of recovery */
+        /* There must be something to begin with. (Not by a load: another thread may be reading a file into the block.) */
+        (void)madvise(blocks[i], PAGE_SIZE, MADV_POPULATE_READ);
         block_collapse(world, blocks[i]);
     }
 }

@@ -49,7 +49,8 @@ int main(int count, char **arguments) {
         return 2;
     }
     shelf *s;
-    CHECK(shelf_open(arguments[1], NULL, &s));
+    const struct shelf_options options = {.flags = SHELF_OPEN_CREATE};
+    CHECK(shelf_open(arguments[1], &options, &s));
     CHECK(shelf_close(s));
     return strcmp(shelf_result_name(SHELF_CONFLICT), "CONFLICT") != 0;
 }

@@ -137,7 +137,8 @@ static inline void bed_io_do(struct bed *bed, struct io *io) {
         io->result = bed->fail_result;
         return;
     }
-    struct bed_file *file = io->file.kind != 0 && io->kind <= IO_LENGTH ? bed_file(bed, io->file) : NULL;
+    static struct bed_file none; /* of ios without a file */
+    struct bed_file *file = io->file.kind != 0 && io->kind <= IO_LENGTH ? bed_file(bed, io->file) : &none;
     uint64_t end = io->offset + io->size;
     switch ((enum io_kind)io->kind) {
     case IO_READ:
