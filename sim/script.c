@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/bits.h"
+#include "base/crc.h"
 #include "report.h"
 #include "world.h"
 
@@ -186,6 +187,21 @@ static void die(struct world *world, bool power, const char *sectors) {
     world_crash(world, power, NULL);
 }
 
+static void superblocks_newer(const struct world *world) {
+    for (uint32_t copy = 0; copy < SUPERBLOCK_COPIES; copy++) {
+        const struct file_id id = {.kind = FILE_SUPERBLOCK};
+        struct superblock block;
+        disk_read(world->disk, id, (uint64_t)copy * SUPERBLOCK_SIZE, &block, sizeof(block));
+        block.format++;
+        block.crc = 0;
+        block.copy = 0;
+        block.crc = crc32c(0, &block, sizeof(block));
+        block.copy = copy;
+        disk_write(world->disk, id, (uint64_t)copy * SUPERBLOCK_SIZE, &block, sizeof(block), true,
+                   world->stamp);
+    }
+}
+
 // ---- Commands
 
 static bool is(const char *word, const char *name) {
@@ -200,6 +216,8 @@ static bool command_of_disk(struct script *script, char *const words[WORDS_MAX])
         ios(script, words[1], false);
     } else if (is(words[0], "rot")) {
         rot_record(world, number_of(words[1]));
+    } else if (is(words[0], "newer")) {
+        superblocks_newer(world);
     } else if (is(words[0], "full")) {
         world->no_space = true;
         world->no_space_writes = 1000;

@@ -22,6 +22,7 @@
 //     kill [N], power [N]              the end of the process, of the machine: nothing is done of the ios under way,
 //                                      but of a write to the log its first N sectors
 //     rot INDEX                        a bit of that record changes
+//     newer                            all superblocks say that a later version of Shelf wrote them
 //     full, space                      the disk has no space left, has space again
 
 #ifndef SIM_SCRIPT_H
