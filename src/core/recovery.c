@@ -3,7 +3,8 @@
  * recovery.c: from a directory to a serving node; and the making of a new shelf, which then is recovered like any other.
  *
  *     FORMAT_*     (new shelf) files with their space, empty roots, superblock; then one rename makes it exist
- *     SUPERBLOCK   of four copies, two that agree; the others are repaired
+ *     SUPERBLOCK   of four copies, two that agree; the others are repaired, and all made durable: what was read may have been
+ *                  in a cache, and the next checkpoint overwrites what an older superblock reaches
  *     ROOTS, MAP, TABLE, PAGES     the image as of the checkpoint, every level checked against the one above
  *     HINT, LOG_LENGTH, SEGMENTS   what the log consists of
  *     REPLAY, EVIDENCE             replay.c: the image as of the last record
@@ -567,6 +568,8 @@ static bool state_next(struct core *core, struct recovery_io *rio) {
                                 .buffer = rio->buffer});
     case RECOVERY_SUPERBLOCK_REPAIR:
         return superblock_repair_next(core, rio);
+    case RECOVERY_SUPERBLOCK_SYNC:
+        return once(core, rio, (struct io){.kind = IO_SYNC, .file = {.kind = FILE_SUPERBLOCK}});
     case RECOVERY_ROOTS:
         return once(core, rio,
                     (struct io){.kind = IO_READ,

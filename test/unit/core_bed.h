@@ -46,8 +46,8 @@ struct bed {
     uint64_t epoch;
     bool opened, closed;
     bool hold_record, hold_checkpoint; // in the next events
-    uint32_t held;                     // bit k: ios of file kind k are not done now, but for reads
-    uint32_t held_next;                // ... in the next life
+    uint32_t held;      // bit k: ios of file kind k are not done now, but for reads and the opening
+    uint32_t held_next; // ... in the next life
     uint32_t fail_kind; // io kind and file kind (0: any) that fail with fail_result, fail_count times
     uint32_t fail_file;
     uint32_t fail_result;
@@ -203,7 +203,9 @@ static inline void bed_step(struct bed *bed, struct event event) {
 static inline bool bed_run_one(struct bed *bed) {
     for (uint32_t i = 0; i < bed->queue_count; i++) {
         struct io *io = bed->queue[i];
-        if (io->kind != IO_READ && (bed->held >> io->file.kind & 1u)) {
+        bool opening =
+            io->kind == IO_SYNC && io->file.kind == FILE_SUPERBLOCK; // recovery only; checkpoints write
+        if (io->kind != IO_READ && !opening && (bed->held >> io->file.kind & 1u)) {
             continue;
         }
         bed->queue_count--;
