@@ -55,6 +55,7 @@ const struct overlay_line *overlay_find(const struct overlay *overlay, uint64_t 
 static void overlay_grow(struct overlay *overlay) {
     memset(overlay->slots, 0, ((size_t)overlay->mask + 1) * sizeof(uint32_t));
     overlay->mask = overlay->mask * 2 + 1;
+    ASSERT(overlay->mask < overlay->slot_max);
     for (uint32_t i = 0; i < overlay->count; i++) {
         uint32_t slot = overlay_slot(overlay, overlay->lines[i].line);
         while (overlay->slots[slot] != 0) {

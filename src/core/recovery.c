@@ -180,10 +180,9 @@ static void superblock_choose(struct core *core, const struct superblock *copies
     } else {
         core->superblock = *chosen;
         core->superblock.copy = 0;
-        core->recovery.rewrite_superblock = agree_all < SUPERBLOCK_COPIES;
-    }
-    if (core->recovery.rewrite_superblock) {
-        SOMETIMES(RECOVERY_SUPERBLOCK_COPY_BAD);
+        if (agree_all < SUPERBLOCK_COPIES) {
+            SOMETIMES(RECOVERY_SUPERBLOCK_COPY_BAD);
+        }
     }
 }
 

@@ -94,13 +94,12 @@ struct log {
     struct segment segments[LOG_SEGMENTS_MAX];
     uint32_t segment_count; /* that the file has */
     uint32_t segment_max;
-    uint32_t head_place;      /* segment of the head; valid if head.segment_sequence != 0 */
-    struct position head;     /* where the next record begins */
-    struct identity last;     /* last record written (or being written) */
-    uint64_t durable_index;   /* last record known to be durable */
-    bool reserve_failed;      /* the last try to extend the file met a full disk */
-    bool write_waits_space;   /* the record in flight met a full disk; it is tried again at each tick */
-    bool write_waits_zeroing; /* the record must wait for a zeroing write that overlaps it */
+    uint32_t head_place;    /* segment of the head; valid if head.segment_sequence != 0 */
+    struct position head;   /* where the next record begins */
+    struct identity last;   /* last record written (or being written) */
+    uint64_t durable_index; /* last record known to be durable */
+    bool reserve_failed;    /* the last try to extend the file met a full disk */
+    bool write_waits_space; /* the record in flight met a full disk; it is tried again at each tick */
     struct io write, reserve, zero, hint;
     struct batch *writing; /* the batch in flight, or NULL */
     uint64_t write_offset; /* of the write in flight, in the file, and its buffer and size */
@@ -125,7 +124,6 @@ struct region {
     bool mapped;
     bool admitted_live; /* as of everything admitted (C4) */
     bool applied_live;  /* as of the image */
-    bool in_checkpoint; /* files of it may be needed by the durable superblock */
     uint64_t size;      /* admitted */
     uint64_t size_max;
     uint64_t size_mapped;
@@ -301,8 +299,6 @@ struct recovery {
     uint64_t records;
     uint32_t evidence_place; /* segment that is searched for later records */
     uint64_t evidence_from;
-    uint64_t evidence_to;
-    bool rewrite_superblock;
 };
 
 /* ---- The core ------------------------------------------------------------------------------------------------------ */
