@@ -9,7 +9,7 @@ SEED =
 FUZZ_SECONDS = 60
 export FUZZ_SECONDS
 
-.PHONY: all help setup test test-long demo bench sim mutants soak fuzz fmt check install clean
+.PHONY: all help setup test test-long demo bench sim model mutants soak fuzz fmt check install deb abi-baseline clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -28,19 +28,22 @@ help:
 	@echo 'make test-long   planted bugs, sanitizers, coverage, fuzzing, long simulations'
 	@echo 'make bench       benchmarks, side by side with the floors of this machine and other databases'
 	@echo 'make sim         simulate SEEDS=$(SEEDS) seeds; SEED=7 replays one exactly'
+	@echo 'make model       explore the model of the cluster protocol in full, and with each rule left out'
 	@echo 'make mutants     check that every planted bug is caught'
 	@echo 'make soak        simulate until stopped'
 	@echo 'make fuzz        fuzz each target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make fmt         format all C files'
 	@echo 'make check       format, licences, includes, symbols, clang-tidy, cppcheck'
 	@echo 'make install     install below PREFIX=$(PREFIX) (DESTDIR is respected)'
+	@echo 'make deb         Debian packages, into $(BUILD)/deb'
+	@echo 'make abi-baseline  the library'"'"'s present ABI becomes the one that later builds are compared with'
 	@echo 'make clean       remove all build directories'
 
 test: all
 	@tools/run-tests short
 
 test-long: all
-	@FUZZ_SECONDS=20 tools/run-tests long
+	@FUZZ_SECONDS=10 tools/run-tests long
 
 demo: all
 	@tools/demo
@@ -50,6 +53,11 @@ bench: all
 
 sim: all
 	@$(BUILD)/sim/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	@$(BUILD)/sim/sim --cluster $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	@$(BUILD)/sim/sim --group $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+model: setup
+	@tools/check-model all
 
 mutants soak check: all
 	@tools/run-tests $@
@@ -62,6 +70,12 @@ fmt: setup
 
 install: all
 	@meson install -C $(BUILD) --no-rebuild
+
+deb: setup
+	@packaging/deb $(BUILD)
+
+abi-baseline: all
+	@packaging/abi $(BUILD) --renew
 
 clean:
 	rm -rf build build-asan build-tsan build-coverage build-fuzz

@@ -21,12 +21,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 // ---- The list of benchmarks (main.c) ------------------------------------------------------------------------------
 
 struct peer;
 
 enum sense { AT_MOST, AT_LEAST };
+enum where { HERE, ATTACHED }; // our side's node: in this process, or in another one
 enum judged { JUDGE_NOTHING, JUDGE_RATIO, JUDGE_VALUE };
 
 struct bench {
@@ -38,6 +40,7 @@ struct bench {
     enum judged judged;      // what the target is about
     enum sense sense;
     double target;
+    enum where where;
 };
 
 struct settings {
@@ -129,6 +132,37 @@ struct crew *crew_make(size_t count, crew_operation operation, void *context);
 double crew_run(struct crew *c, double seconds, struct samples *latencies);
 void crew_end(struct crew *c);
 
+// ---- Other processes (process.c) ----------------------------------------------------------------------------------
+
+// Like fork(), but fails instead; the child dies with its parent. With a handle open, only if the child makes none.
+pid_t process_begin(void);
+bool process_lives(pid_t process);
+// By SIGKILL: what it leaves is removed with the scratch directory.
+void process_end(pid_t process);
+
+// A node in another process: shelfd, else a child that opens the directory.
+struct server {
+    pid_t process;
+    char where[4096 + 16]; // for shelf_open()
+};
+void server_begin(struct server *server, const char *name);
+// Waits until it serves.
+shelf *server_attach(const struct server *server);
+void server_end(struct server *server);
+
+// A team: what a crew is, of processes, each pinned to a CPU of its own.
+enum { TEAM_MAX = 16 };
+struct team;
+struct team_work {
+    void *(*open)(void *argument, size_t position); // in the process; its result is the operation's context
+    crew_operation operation;
+    void *argument;
+};
+struct team *team_make(size_t count, const struct team_work *work);
+// The first `count` work; returns operations a second of all together.
+double team_run(struct team *t, size_t count, double seconds);
+void team_end(struct team *t);
+
 // ---- Records (records.c): what is stored where databases are compared ----------------------------------------------
 
 enum { KEY_SIZE = 16, VALUE_SIZE = 100, RECORD_COUNT = 1000000 };
@@ -169,8 +203,11 @@ struct peer {
     void *(*writer_open)(void *database);
     void (*writer_close)(void *writer);
     void (*put)(void *writer, const struct key *key, const void *value, size_t size);
+    // A server: many puts may be under way of one writer. Begins one; waits for the oldest. NULL: it is none.
+    void (*put_append)(void *writer, const struct key *key, const void *value, size_t size);
+    void (*put_await)(void *writer);
 };
-extern const struct peer peer_lmdb, peer_rocksdb, peer_sqlite;
+extern const struct peer peer_lmdb, peer_rocksdb, peer_sqlite, peer_redis;
 extern const struct peer peer_plain; // a hash table without any promise
 
 // ---- Disk floors (disk.c) -----------------------------------------------------------------------------------------
@@ -202,6 +239,9 @@ void disk_check(void);
 // ---- Our side (ours.c) --------------------------------------------------------------------------------------------
 
 shelf *ours_open(const char *name, unsigned flags, struct shelf_options options);
+// An empty shelf to work with: in this process, or, if ATTACHED, through `server`, which is begun (see server_begin()).
+shelf *ours_make(const struct bench *b, struct server *server);
+void ours_end(const struct bench *b, struct server *server, shelf *s);
 // A new region whose lines are all written with noise; if `chain`, the first 8 bytes of each line are the offset of
 // another one, so that they form a single cycle through the region.
 shelf_region ours_region_fill(shelf *s, const char *name, uint64_t size, bool chain);
@@ -213,6 +253,7 @@ shelf_map ours_map_load(shelf *s, const struct records *records);
 void bench_read_independent(const struct bench *b);
 void bench_read_chase(const struct bench *b);
 void bench_read_scale(const struct bench *b);
+void bench_read_processes(const struct bench *b);
 void bench_map_get(const struct bench *b);
 void bench_map_get_many(const struct bench *b);
 void bench_commit_one(const struct bench *b);
@@ -223,6 +264,8 @@ void bench_recover_image(const struct bench *b);
 void bench_recover_log(const struct bench *b);
 void bench_open_empty(const struct bench *b);
 void bench_open_create(const struct bench *b);
+void bench_wait_wake(const struct bench *b);
 void bench_idle(const struct bench *b);
+void bench_idle_rss(const struct bench *b);
 
 #endif

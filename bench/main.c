@@ -29,7 +29,8 @@ struct settings settings = {.seconds = 8};
      &peer_lmdb,                                                                                  \
      JUDGE_RATIO,                                                                                 \
      AT_LEAST,                                                                                    \
-     1},                                                                                          \
+     1,                                                                                           \
+     HERE},                                                                                       \
         {"commit." #count ".rocksdb",                                                             \
          #count " commits outstanding: rate / RocksDB's with " threads,                           \
          bench_commit_peer,                                                                       \
@@ -37,48 +38,67 @@ struct settings settings = {.seconds = 8};
          &peer_rocksdb,                                                                           \
          JUDGE_RATIO,                                                                             \
          AT_LEAST,                                                                                \
-         1},                                                                                      \
+         1,                                                                                       \
+         HERE},                                                                                   \
     {                                                                                             \
         "commit." #count ".sqlite", #count " commits outstanding: rate / SQLite's with " threads, \
-            bench_commit_peer, count, &peer_sqlite, JUDGE_RATIO, AT_LEAST, 1                      \
+            bench_commit_peer, count, &peer_sqlite, JUDGE_RATIO, AT_LEAST, 1, HERE                \
     }
 
 static const struct bench benches[] = {
     {"read.independent", "64 B validated reads at random lines of 1 GiB / plain loads",
-     bench_read_independent, 1, NULL, JUDGE_RATIO, AT_MOST, 1.75},
+     bench_read_independent, 1, NULL, JUDGE_RATIO, AT_MOST, 1.75, HERE},
     {"read.chase", "the same where each address depends on the last / plain loads", bench_read_chase, 1, NULL,
-     JUDGE_RATIO, AT_MOST, 1.08},
-    {"read.scale", "reads of two threads / of one", bench_read_scale, 2, NULL, JUDGE_RATIO, AT_LEAST, 1.9},
+     JUDGE_RATIO, AT_MOST, 1.08, HERE},
+    {"read.scale", "reads of two threads / of one", bench_read_scale, 2, NULL, JUDGE_RATIO, AT_LEAST, 1.9,
+     HERE},
+    {"read.processes", "reads of two processes that are attached to a node / of one", bench_read_processes, 2,
+     NULL, JUDGE_RATIO, AT_LEAST, 1.9, ATTACHED},
     {"map.get.lmdb", "random gets in 1,000,000 records: rate / LMDB's", bench_map_get, 1, &peer_lmdb,
-     JUDGE_RATIO, AT_LEAST, 6},
-    {"map.get.rocksdb", "the same / RocksDB's", bench_map_get, 1, &peer_rocksdb, JUDGE_RATIO, AT_LEAST, 1},
-    {"map.get.sqlite", "the same / SQLite's", bench_map_get, 1, &peer_sqlite, JUDGE_RATIO, AT_LEAST, 1},
+     JUDGE_RATIO, AT_LEAST, 6, HERE},
+    {"map.get.rocksdb", "the same / RocksDB's", bench_map_get, 1, &peer_rocksdb, JUDGE_RATIO, AT_LEAST, 1,
+     HERE},
+    {"map.get.sqlite", "the same / SQLite's", bench_map_get, 1, &peer_sqlite, JUDGE_RATIO, AT_LEAST, 1, HERE},
     {"map.get.plain", "the same / an unsynchronised hash table's", bench_map_get, 1, &peer_plain, JUDGE_RATIO,
-     AT_LEAST, 0.65},
+     AT_LEAST, 0.65, HERE},
+    {"map.get.redis", "the same, attached to a node / Redis's GETs over a socket, 16 at a time",
+     bench_map_get, 1, &peer_redis, JUDGE_RATIO, AT_LEAST, 10, ATTACHED},
     {"map.get_many.lmdb", "64 keys a call: rate / LMDB's (one by one)", bench_map_get_many, 64, &peer_lmdb,
-     JUDGE_RATIO, AT_LEAST, 12},
+     JUDGE_RATIO, AT_LEAST, 12, HERE},
     {"commit.1", "256 B commits, one at a time: latency / a bare durable overwrite", bench_commit_one, 1,
-     NULL, JUDGE_RATIO, AT_MOST, 1.08},
+     NULL, JUDGE_RATIO, AT_MOST, 1.08, HERE},
     COMMIT_PEERS(1, "1 thread"),
+    {"commit.1.shelfd", "as commit.1, through a node in another process", bench_commit_one, 1, NULL,
+     JUDGE_RATIO, AT_MOST, 1.5, ATTACHED},
     {"commit.16", "16 threads: rate / a bare group-commit loop's", bench_commit_threads, 16, NULL,
-     JUDGE_RATIO, AT_LEAST, 0.9},
+     JUDGE_RATIO, AT_LEAST, 0.9, HERE},
     COMMIT_PEERS(16, "16 threads"),
     {"commit.64", "64 outstanding: rate / a bare loop of writes of 64 changes", bench_commit_outstanding, 64,
-     NULL, JUDGE_RATIO, AT_LEAST, 0.5},
+     NULL, JUDGE_RATIO, AT_LEAST, 0.5, HERE},
     COMMIT_PEERS(64, "64 threads"),
+    {"commit.64.shelfd", "as commit.64, through a node in another process", bench_commit_outstanding, 64,
+     NULL, JUDGE_RATIO, AT_LEAST, 0.4, ATTACHED},
+    {"commit.64.redis", "the same / Redis's with 64 SETs under way, appendfsync always", bench_commit_peer,
+     64, &peer_redis, JUDGE_RATIO, AT_LEAST, 2, ATTACHED},
     {"commit.512", "512 outstanding: rate / a bare loop of writes of 512 changes", bench_commit_outstanding,
-     512, NULL, JUDGE_RATIO, AT_LEAST, 0.35},
+     512, NULL, JUDGE_RATIO, AT_LEAST, 0.35, HERE},
     COMMIT_PEERS(512, "64 threads"),
+    {"wait.wake", "from a visible change until shelf_wait() returns elsewhere / a bare futex wake",
+     bench_wait_wake, 1, NULL, JUDGE_RATIO, AT_MOST, 1.3, ATTACHED},
     {"recover.image", "open with an image of 1 GiB: rate / sequential O_DIRECT reads", bench_recover_image, 1,
-     NULL, JUDGE_RATIO, AT_LEAST, 0.8},
+     NULL, JUDGE_RATIO, AT_LEAST, 0.8, HERE},
     {"recover.log", "open with 256 MiB of log, 4 KiB changes / read, CRC, copy", bench_recover_log, 4096,
-     NULL, JUDGE_RATIO, AT_LEAST, 0.8},
+     NULL, JUDGE_RATIO, AT_LEAST, 0.8, HERE},
     {"recover.log.256", "open with 128 MiB of log, 256 B changes / read, CRC, copy", bench_recover_log, 256,
-     NULL, JUDGE_NOTHING, AT_LEAST, 0},
-    {"open.empty", "open of an existing empty shelf", bench_open_empty, 1, NULL, JUDGE_VALUE, AT_MOST, 20},
-    {"open.create", "creation of an empty shelf", bench_open_create, 1, NULL, JUDGE_NOTHING, AT_MOST, 0},
+     NULL, JUDGE_NOTHING, AT_LEAST, 0, HERE},
+    {"open.empty", "open of an existing empty shelf", bench_open_empty, 1, NULL, JUDGE_VALUE, AT_MOST, 20,
+     HERE},
+    {"open.create", "creation of an empty shelf", bench_open_create, 1, NULL, JUDGE_NOTHING, AT_MOST, 0,
+     HERE},
     {"idle", "wake-ups a second of an open shelf that nobody uses", bench_idle, 1, NULL, JUDGE_VALUE, AT_MOST,
-     1},
+     1, HERE},
+    {"idle.rss", "memory of an idle shelfd beside the image, also after ten clients", bench_idle_rss, 1, NULL,
+     JUDGE_VALUE, AT_MOST, 20, ATTACHED},
 };
 enum { BENCH_COUNT = sizeof(benches) / sizeof(benches[0]) };
 
@@ -86,7 +106,7 @@ static const char help[] =
     "Usage: shelf bench [OPTION]... [NAME]...\n"
     "\n"
     "Measures Shelf beside the floors of this machine and other databases, in alternating rounds.\n"
-    "NAME is a benchmark or a pattern (--list shows them); `all`, or no name, runs all of them (about 10 "
+    "NAME is a benchmark or a pattern (--list shows them); `all`, or no name, runs all of them (about 12 "
     "minutes).\n"
     "\n"
     "  --list         show the benchmarks and their targets\n"

@@ -103,7 +103,8 @@ static void gets_bench(const struct bench *b, side ours) {
     const struct records records = {RECORD_COUNT, VALUE_SIZE};
     struct gets g = {.peer = b->peer};
     struct rounds rounds;
-    g.s = ours_open("shelf", SHELF_OPEN_CREATE | SHELF_OPEN_NO_CHECKPOINT, (struct shelf_options){0});
+    struct server server;
+    g.s = ours_make(b, &server);
     g.map = ours_map_load(g.s, &records);
     settings.image_is_huge = map_is_huge(g.s, g.map);
     progress("loading %s", g.peer->name);
@@ -119,7 +120,7 @@ static void gets_bench(const struct bench *b, side ours) {
     rounds_free(&rounds);
     free(g.lookups.keys);
     g.peer->close(g.database);
-    must(shelf_close(g.s), "shelf_close");
+    ours_end(b, &server, g.s);
 }
 
 void bench_map_get(const struct bench *b) {

@@ -14,6 +14,19 @@ shelf *ours_open(const char *name, unsigned flags, struct shelf_options options)
     return s;
 }
 
+shelf *ours_make(const struct bench *b, struct server *server) {
+    if (b->where == HERE)
+        return ours_open("shelf", SHELF_OPEN_CREATE | SHELF_OPEN_NO_CHECKPOINT, (struct shelf_options){0});
+    server_begin(server, "shelf");
+    return server_attach(server);
+}
+
+void ours_end(const struct bench *b, struct server *server, shelf *s) {
+    must(shelf_close(s), "shelf_close");
+    if (b->where == ATTACHED)
+        server_end(server);
+}
+
 // A random cyclic permutation of the lines (Sattolo's shuffle): following it visits each of them.
 static uint32_t *cycle_make(size_t lines) {
     uint32_t *next = calloc(lines, sizeof(next[0]));

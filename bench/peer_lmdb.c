@@ -91,5 +91,11 @@ static void lmdb_put(void *writer, const struct key *key, const void *value, siz
 }
 
 const struct peer peer_lmdb = {
-    "LMDB", lmdb_open, lmdb_close, lmdb_get, lmdb_writer_open, lmdb_writer_close, lmdb_put,
+    .name = "LMDB",
+    .open = lmdb_open,
+    .close = lmdb_close,
+    .get = lmdb_get,
+    .writer_open = lmdb_writer_open,
+    .writer_close = lmdb_writer_close,
+    .put = lmdb_put,
 };

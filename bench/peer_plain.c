@@ -124,4 +124,9 @@ static uint64_t table_get(void *database, const struct key *keys, size_t count) 
     return digest;
 }
 
-const struct peer peer_plain = {"a plain hash table", table_open, table_close, table_get, NULL, NULL, NULL};
+const struct peer peer_plain = {
+    .name = "a plain hash table",
+    .open = table_open,
+    .close = table_close,
+    .get = table_get,
+};

@@ -126,5 +126,11 @@ static void database_put(void *writer, const struct key *key, const void *value,
 }
 
 const struct peer peer_rocksdb = {
-    "RocksDB", database_open, database_close, database_get, writer_open, writer_close, database_put,
+    .name = "RocksDB",
+    .open = database_open,
+    .close = database_close,
+    .get = database_get,
+    .writer_open = writer_open,
+    .writer_close = writer_close,
+    .put = database_put,
 };

@@ -144,5 +144,11 @@ static void database_put(void *writer, const struct key *key, const void *value,
 }
 
 const struct peer peer_sqlite = {
-    "SQLite", database_open, database_close, database_get, writer_open, writer_close, database_put,
+    .name = "SQLite",
+    .open = database_open,
+    .close = database_close,
+    .get = database_get,
+    .writer_open = writer_open,
+    .writer_close = writer_close,
+    .put = database_put,
 };

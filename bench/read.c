@@ -26,6 +26,8 @@ struct reads {
     uint32_t *lines;                    // line_count random ones
     uint64_t digest_ours, digest_floor; // of round 0
     struct crew *one, *two;             // crews of read.scale
+    struct server server;               // of read.processes
+    struct team *team;                  // likewise
 };
 
 // The address of the region's bytes. The manual promises pointers to ranges, not that the ranges of a region lie beside
@@ -44,12 +46,7 @@ static const unsigned char *region_plain(shelf *s, shelf_region region) {
     return first;
 }
 
-static void reads_open(struct reads *r) {
-    *r = (struct reads){0};
-    r->s = ours_open("shelf", SHELF_OPEN_CREATE | SHELF_OPEN_NO_CHECKPOINT, (struct shelf_options){0});
-    r->region = ours_region_fill(r->s, "lines", region_size, true);
-    must(shelf_checkpoint(r->s, NULL), "shelf_checkpoint");
-    r->plain = region_plain(r->s, r->region);
+static void lines_draw(struct reads *r) {
     r->lines = malloc(line_count * sizeof(r->lines[0]));
     if (!r->lines)
         fail("no memory for the addresses");
@@ -57,6 +54,15 @@ static void reads_open(struct reads *r) {
     random_seed(&random, 1);
     for (size_t i = 0; i < line_count; i++)
         r->lines[i] = (uint32_t)random_below(&random, line_count);
+}
+
+static void reads_open(struct reads *r) {
+    *r = (struct reads){0};
+    r->s = ours_open("shelf", SHELF_OPEN_CREATE | SHELF_OPEN_NO_CHECKPOINT, (struct shelf_options){0});
+    r->region = ours_region_fill(r->s, "lines", region_size, true);
+    must(shelf_checkpoint(r->s, NULL), "shelf_checkpoint");
+    r->plain = region_plain(r->s, r->region);
+    lines_draw(r);
 }
 
 // The part of the random lines that a side reads in a round.
@@ -231,4 +237,51 @@ void bench_read_scale(const struct bench *b) {
     crew_end(r.one);
     crew_end(r.two);
     reads_close(&r);
+}
+
+// ---- Two processes against one ------------------------------------------------------------------------------------
+
+static void *processes_open(void *argument, size_t position) {
+    struct reads *r = argument;
+    (void)position;
+    r->s = server_attach(&r->server);
+    must(shelf_region_open(r->s, "lines", &r->region), "shelf_region_open");
+    return r;
+}
+
+static void processes_operation(void *context, size_t position, struct random *random) {
+    struct reads *r = context;
+    (void)position;
+    size_t from = random_below(random, line_count / reads_scale) * reads_scale;
+    uint64_t digest = lines_read(r, r->lines + from, reads_scale);
+    __asm__ volatile("" : : "r"(digest));
+}
+
+static double processes_two(void *context, size_t round) {
+    (void)round;
+    return team_run(((struct reads *)context)->team, 2, 0.2) * (double)reads_scale;
+}
+static double processes_one(void *context, size_t round) {
+    (void)round;
+    return team_run(((struct reads *)context)->team, 1, 0.2) * (double)reads_scale;
+}
+
+// The processes attach to the node, and have nothing else to do with one another.
+void bench_read_processes(const struct bench *b) {
+    struct reads r = {0};
+    struct rounds rounds;
+    server_begin(&r.server, "shelf");
+    shelf *s = server_attach(&r.server);
+    r.region = ours_region_fill(s, "lines", region_size, true);
+    must(shelf_checkpoint(s, NULL), "shelf_checkpoint");
+    must(shelf_close(s), "shelf_close");
+    lines_draw(&r);
+    r.team = team_make(2, &(struct team_work){processes_open, processes_operation, &r});
+    rounds_run(&rounds, processes_two, processes_one, &r);
+    struct outcome o = rounds_outcome(&rounds, "reads/s");
+    outcome_print(b, &o);
+    rounds_free(&rounds);
+    team_end(r.team);
+    server_end(&r.server);
+    free(r.lines);
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// recover.c: how fast a shelf comes back, and what it costs when nothing happens.
+// recover.c: how fast a shelf comes back.
 #include "bench.h"
 
 #include "base/crc.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -12,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { CHUNK_SIZE = 1 << 20, OPENS_MAX = 100, CREATES_MAX = 30, OUTSTANDING = 512 };
@@ -49,15 +47,16 @@ static double image_floor(void *context, size_t round) {
     return disk_read_rate(scratch_path("floor"), r->bytes, r->threads) / 1e6;
 }
 
+// The candidates take turns, so that a disk that drifts drifts for all of them.
 static size_t threads_choose(uint64_t size) {
     static const size_t candidates[] = {1, 2, 4, 8};
-    enum { COUNT = sizeof(candidates) / sizeof(candidates[0]) };
+    enum { COUNT = sizeof(candidates) / sizeof(candidates[0]), TURNS = 5 };
     struct samples rates[COUNT] = {0};
     size_t best = 0;
-    for (size_t n = 0; n < (size_t)2 * COUNT; n++)
+    for (size_t n = 0; n < (size_t)TURNS * COUNT; n++)
         samples_add(&rates[n % COUNT], disk_read_rate(scratch_path("floor"), size, candidates[n % COUNT]));
     for (size_t i = 1; i < COUNT; i++)
-        if (samples_percentile(&rates[i], 1) > samples_percentile(&rates[best], 1))
+        if (samples_median(&rates[i]) > samples_median(&rates[best]))
             best = i;
     for (size_t i = 0; i < COUNT; i++)
         samples_free(&rates[i]);
@@ -215,57 +214,4 @@ void bench_open_create(const struct bench *b) {
         scratch_remove("shelf");
     }
     opens_print(b, &times);
-}
-
-// ---- Idle ---------------------------------------------------------------------------------------------------------
-
-// How often the process's threads, but this one, have gone to sleep so far: once after each wake-up.
-static uint64_t sleeps_count(void) {
-    uint64_t sleeps = 0;
-    DIR *tasks = opendir("/proc/self/task");
-    if (!tasks)
-        fail("cannot list the threads: %s", strerror(errno));
-    for (struct dirent *e; (e = readdir(tasks));) {
-        char path[64 + sizeof(e->d_name)], line[256];
-        if (e->d_name[0] == '.' || strtol(e->d_name, NULL, 10) == syscall(SYS_gettid))
-            continue;
-        (void)snprintf(path, sizeof(path), "/proc/self/task/%s/status", e->d_name);
-        FILE *f = fopen(path, "re");
-        unsigned long long count;
-        while (f && fgets(line, sizeof(line), f))
-            if (sscanf(line, "voluntary_ctxt_switches: %llu", &count) == 1)
-                sleeps += count;
-        if (f)
-            (void)fclose(f);
-    }
-    (void)closedir(tasks);
-    return sleeps;
-}
-
-// Some work, time to settle (what is done lazily when idle is done within a second or so), then nothing.
-void bench_idle(const struct bench *b) {
-    const double settle_s = 3;
-    shelf *s = ours_open("shelf", SHELF_OPEN_CREATE | SHELF_OPEN_NO_CHECKPOINT, (struct shelf_options){0});
-    (void)ours_region_fill(s, "cells", (uint64_t)16 << 20, false);
-    progress("doing nothing");
-    (void)poll(NULL, 0, (int)(settle_s * 1e3));
-
-    struct samples rates = {0};
-    for (size_t i = 0; i < ROUNDS_MIN; i++) {
-        uint64_t before = sleeps_count(), start = now_ns();
-        (void)poll(NULL, 0, (int)(settings.seconds * 1e3 / ROUNDS_MIN));
-        samples_add(&rates, (double)(sleeps_count() - before) / ((double)(now_ns() - start) / 1e9));
-    }
-    double sum = 0;
-    for (size_t i = 0; i < rates.count; i++)
-        sum += rates.values[i];
-    struct outcome o = {.value = sum / (double)rates.count,
-                        .unit = "wakeups/s",
-                        .p50 = samples_median(&rates),
-                        .p99 = samples_percentile(&rates, 0.99),
-                        .floor = (double)NAN,
-                        .ratio = (double)NAN};
-    outcome_print(b, &o);
-    samples_free(&rates);
-    must(shelf_close(s), "shelf_close");
 }

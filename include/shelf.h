@@ -17,8 +17,9 @@
  *                time. A `shelf_session *` may be used by any number of threads.
  *   Fork         A child made by fork() gets SHELF_INVALID from every call on an inherited handle; the parent is not
  *                affected. The child may open a handle of its own.
- *   Manners      The library never prints, never exits and installs no signal handlers. It keeps one background thread
- *                an open `dir:` shelf (checkpoints, timers, asynchronous commits), with all signals blocked.
+ *   Manners      The library never prints, never exits and installs no signal handlers. It keeps two background threads
+ *                an open shelf (checkpoints, timers and asynchronous commits; other programs that attach), with all
+ *                signals blocked.
  */
 #ifndef SHELF_H
 #define SHELF_H
@@ -88,6 +89,9 @@ typedef enum shelf_result {
 #undef X
 } shelf_result;
 
+/* Of the library that runs, such as "0.1.0"; SHELF_VERSION is that of the header. */
+SHELF_API const char *shelf_version(void);
+
 /* "CONFLICT", and the sentence above. Static strings; "?" for a number that is no result. */
 SHELF_API const char *shelf_result_name(shelf_result result);
 SHELF_API const char *shelf_result_text(shelf_result result);
@@ -142,6 +146,8 @@ enum {
     SHELF_OPEN_EXCLUSIVE = 1u << 1, /* with CREATE: EXISTS if there is a shelf already */
     SHELF_OPEN_NO_CHECKPOINT =
         1u << 2, /* shelf_close() writes no checkpoint (the next open replays the log) */
+    SHELF_OPEN_ALONE =
+        1u << 3, /* dir: only. BUSY if there is a node already; no others may attach to this one */
 };
 
 /* Zero means default everywhere; set what you need with designated initialisers. */
@@ -150,17 +156,37 @@ struct shelf_options {
     shelf_backend backend;  /* AUTO */
     uint64_t log_bytes_max; /* space for the log on disk: 1 GiB; at least 128 MiB */
     uint64_t
-        checkpoint_log_bytes; /* a checkpoint starts after that much log: 256 MiB; at most half of log_bytes_max */
+        checkpoint_log_bytes; /* a checkpoint starts after that much log: 384 MiB; at most half of log_bytes_max */
     uint32_t checkpoint_interval_ms; /* ... or after that time with changes: 300,000 */
     uint32_t commit_deadline_ms;     /* how long a commit may wait: 30,000 */
     uint64_t session_idle_ms; /* unnamed sessions expire after that long without use: 3,600,000 (1 hour) */
     uint64_t session_named_idle_ms; /* named ones: 2,592,000,000 (30 days) */
-    uint64_t reserved[8];           /* must be 0 */
+    uint32_t
+        open_deadline_ms; /* how long shelf_open() waits while nobody serves: 10,000; 1: one look. (What listens has 10 s to answer.) */
+    uint32_t reserved32;  /* must be 0 */
+    uint64_t reserved[7]; /* must be 0 */
 };
 
-/* Opens the shelf at `where`: "dir:PATH", a directory that this process becomes the node of. `options` may be NULL.
- * Recovers what the last node left. NOT_FOUND (no shelf there and no CREATE), BUSY (another process is its node),
- * CORRUPT, FORMAT, IO, NO_SPACE, DENIED, INVALID, NO_MEMORY. Takes as long as reading the image and the log. */
+/* Opens the shelf at `where`. `options` may be NULL.
+ *
+ *   "dir:PATH"   The first process to open the directory becomes its *node*: it recovers what the last node left (which takes
+ *                as long as reading the image and the log), keeps the data, and listens on PATH/sock. Later ones
+ *                attach to it: they read from their own read-only mapping of the same memory, and commit through shared
+ *                memory. When the node's process dies, one of the others takes its place. A program need not know
+ *                which one it is. (Options that concern the node are the first opener's.) A directory that shelfd has
+ *                kept is shelfd's: programs attach to it, or wait for it, and never take its place, but for ALONE.
+ *   "unix:PATH"  Attaches to the node that listens on the socket (shelfd, or the above), never becomes one.
+ *
+ * While there is no node (it has died, or is being replaced), reads go on at the last state that was applied; commits wait up
+ * to their deadline; then all goes on by itself, without going back in time. A commit that was under way is
+ * settled through its session: it has its effect exactly once, or returns UNKNOWN at its deadline.
+ *
+ * An open waits up to `open_deadline_ms` for a node that nobody is yet, or any more: shelfd may just be (re)started.
+ *
+ * NOT_FOUND (no shelf there and no CREATE; at the deadline: nobody listens on the socket), BUSY (ALONE, and there is a node; at the
+ * deadline: another process holds the directory and does not serve), UNAVAILABLE (the node takes no more clients; at the
+ * deadline: the directory is shelfd's, which does not run), TIMEOUT (what listens does not answer), CORRUPT, FORMAT, IO,
+ * NO_SPACE, DENIED, INVALID, NO_MEMORY. */
 SHELF_API SHELF_CHECKED shelf_result shelf_open(const char *where, const struct shelf_options *options,
                                                 shelf **ret_shelf);
 
@@ -192,6 +218,49 @@ struct shelf_info {
 };
 SHELF_API SHELF_CHECKED shelf_result shelf_info_get(shelf *s, struct shelf_info *ret_info);
 
+/* How far behind the local replica may be. In the node's own process, and while attached, nothing is newer: age_ms is 0. While
+ * the node is gone, age_ms counts from the last contact. */
+struct shelf_staleness {
+    uint64_t index; /* applied here; never goes back in the life of a handle */
+    uint64_t age_ms;
+    bool connected;
+};
+SHELF_API SHELF_CHECKED shelf_result shelf_staleness_get(shelf *s, struct shelf_staleness *ret_staleness);
+
+/* What this handle has done since it was opened. Lock-free. */
+struct shelf_stats {
+    uint64_t commits;       /* that returned OK, asynchronous ones included */
+    uint64_t conflicts;     /* ... CONFLICT */
+    uint64_t failures;      /* ... anything else */
+    uint64_t retries;       /* by shelf_run() */
+    uint64_t commit_ns;     /* time spent in commits that were waited for, in all */
+    uint64_t commit_ns_max; /* the longest of them */
+    uint64_t waits, wakes;  /* shelf_wait() calls, and those that returned because of a change */
+    uint64_t reconnects;    /* to another node */
+    uint64_t takeovers;     /* this process became the node */
+    uint64_t replicas_held; /* images mapped now; over 1 while old transactions keep one that was replaced */
+    bool is_node;           /* now */
+};
+SHELF_API SHELF_CHECKED shelf_result shelf_stats_get(shelf *s, struct shelf_stats *ret_stats);
+
+/* A program that is attached to the node, as the node knows it. */
+struct shelf_client_info {
+    uint64_t client;        /* its id; never used again by this node */
+    uint64_t attached_ms;   /* how long ago it came */
+    uint64_t commits;       /* that it committed */
+    uint64_t bytes;         /* that it submitted */
+    uint64_t pending_bytes; /* of its requests that the node has taken and not answered */
+    uint32_t pending;       /* how many those are */
+    uint32_t regions;       /* mapped by it */
+    uint32_t process;       /* process, user, group of the peer, as the kernel says */
+    uint32_t owner, group;
+    uint32_t waiters; /* threads of it in shelf_wait() */
+    char program[32]; /* what it calls itself */
+};
+/* Writes up to `count_max` clients in order of their ids; `ret_count` is how many there are. */
+SHELF_API SHELF_CHECKED shelf_result shelf_client_list(shelf *s, struct shelf_client_info *ret_infos,
+                                                       size_t count_max, size_t *ret_count);
+
 /* ---- Regions ------------------------------------------------------------------------------------------------------ */
 
 struct shelf_region_info {
@@ -200,16 +269,26 @@ struct shelf_region_info {
     uint64_t size;     /* bytes, a multiple of 4096 */
     uint64_t size_max; /* up to which it can grow */
     uint64_t floor; /* index of its creation or of this node's recovery: every line counts as changed then */
+    uint32_t owner, group; /* user and group ids */
+    uint32_t
+        mode; /* as a file's: 0400 and 0200 let the owner read and change it, 040, 020 the group, 04, 02 others */
+    uint32_t reserved;
 };
 
 /* Creates a region of `size` bytes (rounded up to 4096; all zero), growable online up to `size_max` (0: 64 GiB, or
  * `size` if larger). Disk space for both slots of every page (2 * size) is reserved now, so that a checkpoint never
- * lacks it. Durable when it returns. EXISTS, NO_SPACE, TOO_LARGE, INVALID. */
+ * lacks it. Belongs to the caller's user and group, mode 0660. Durable when it returns. EXISTS, NO_SPACE, TOO_LARGE,
+ * INVALID. */
 SHELF_API SHELF_CHECKED shelf_result shelf_region_create(shelf *s, const char *name, uint64_t size,
                                                          uint64_t size_max, shelf_region *ret_region);
 SHELF_API SHELF_CHECKED shelf_result shelf_region_open(shelf *s, const char *name, shelf_region *ret_region);
 /* Grows to at least `size` bytes; pointers from shelf_view(), addresses and handles stay valid. Never shrinks. */
 SHELF_API SHELF_CHECKED shelf_result shelf_region_grow(shelf *s, shelf_region region, uint64_t size);
+/* Changes owner, group and mode, each unless it is SHELF_KEEP; the owner may do so, only root may give it away. DENIED. Rights are
+ * checked when a program first touches a region, and at every commit. */
+#define SHELF_KEEP UINT32_MAX
+SHELF_API SHELF_CHECKED shelf_result shelf_region_access(shelf *s, shelf_region region, uint32_t owner,
+                                                         uint32_t group, uint32_t mode);
 /* Removes the region and all that is in it. Running transactions that touch it get CONFLICT or NOT_FOUND. */
 SHELF_API SHELF_CHECKED shelf_result shelf_region_drop(shelf *s, const char *name);
 SHELF_API SHELF_CHECKED shelf_result shelf_region_info_get(shelf *s, shelf_region region,
@@ -271,7 +350,8 @@ SHELF_API void shelf_prefetch(shelf_tx *tx, shelf_addr from, size_t size);
 SHELF_API SHELF_CHECKED shelf_result shelf_write(shelf_tx *tx, shelf_addr to, const void *from, size_t size);
 
 /* Operations on an aligned 64-bit word (little-endian, unsigned; add wraps). They are commutative: they read nothing
- * and never conflict with one another. Their results are in the receipt. A transaction that used one on a word
+ * and never conflict with one another. Their results are in the receipt, so the commit needs the right to read the region as well as to
+ * change it. A transaction that used one on a word
  * cannot also read or write that word (INVALID). */
 SHELF_API SHELF_CHECKED shelf_result shelf_add(shelf_tx *tx, shelf_addr word, uint64_t operand);
 SHELF_API SHELF_CHECKED shelf_result shelf_min(shelf_tx *tx, shelf_addr word, uint64_t operand);
@@ -288,7 +368,9 @@ SHELF_API SHELF_CHECKED shelf_result shelf_commit(shelf_tx *tx, struct shelf_rec
 SHELF_API void shelf_abort(shelf_tx *tx);
 
 /* Commits without waiting. OK means: submitted, and exactly one completion with `tag` will be delivered by
- * shelf_completions(). Otherwise it has had and will have no effect, and no completion comes. Ends the transaction. */
+ * shelf_completions(). Otherwise it has had and will have no effect, and no completion comes. Ends the transaction.
+ * What is outstanding is not visible yet: a transaction that is begun meanwhile and reads a line that an outstanding one changes
+ * gets CONFLICT, also if both are of one thread. Keep such apart by their lines, change them by operations, or wait. */
 SHELF_API SHELF_CHECKED shelf_result shelf_commit_async(shelf_tx *tx, uint64_t tag);
 struct shelf_completion {
     uint64_t tag;
@@ -307,6 +389,14 @@ SHELF_API size_t shelf_completions(shelf *s, struct shelf_completion *ret_comple
 typedef shelf_result (*shelf_body)(shelf_tx *tx, void *context);
 SHELF_API SHELF_CHECKED shelf_result shelf_run(shelf *s, unsigned flags, shelf_body body, void *context,
                                                uint32_t deadline_ms, struct shelf_receipt *ret_receipt);
+
+/* Sleeps until a line of the range has changed after `since_index` (an index that the caller has read at, such as
+ * shelf_tx_index()), at most `timeout_ms` (UINT32_MAX: for ever). OK: one has, and a transaction begun now sees it; returns
+ * at once if it had already. When another node has taken over, everything counts as changed once. TIMEOUT; NOT_FOUND (no
+ * such region, or it was dropped); DENIED; INVALID. Costs the writer nothing while nobody waits. Works in any process that
+ * has the shelf open. */
+SHELF_API SHELF_CHECKED shelf_result shelf_wait(shelf *s, shelf_addr address, uint64_t length,
+                                                uint64_t since_index, uint32_t timeout_ms);
 
 /* The index that a transaction reads at, and the handle it belongs to. */
 SHELF_API uint64_t shelf_tx_index(const shelf_tx *tx);
@@ -337,6 +427,13 @@ SHELF_API SHELF_CHECKED shelf_result shelf_session_begin(shelf_session *session,
 /* Sets the sequence that the transaction commits under, for a retry: if that sequence has committed already, commit
  * has no effect and returns the stored receipt with `replayed` set. Above the window: admitted. Below: EXPIRED. */
 SHELF_API SHELF_CHECKED shelf_result shelf_tx_sequence_set(shelf_tx *tx, uint64_t sequence);
+/* shelf_run() in the session, with its effect exactly once also where a commit's outcome is UNKNOWN: that is settled, and the body
+ * runs again only if it had no effect. UNKNOWN is left only where that cannot be learned before the deadline; the receipt has the
+ * sequence. `sequence`: 0 for the next one; or the one to commit under, such as a message's number. If that has committed already (in
+ * an earlier life of the program, or before an UNKNOWN), the body runs without effect, and the receipt is the stored one, `replayed`. */
+SHELF_API SHELF_CHECKED shelf_result shelf_session_run(shelf_session *session, uint64_t sequence,
+                                                       shelf_body body, void *context, uint32_t deadline_ms,
+                                                       struct shelf_receipt *ret_receipt);
 /* Settles an UNKNOWN: OK and the receipt if the sequence committed; else a fence is logged, so that it can never
  * commit from now on, and the result is ABORTED. EXPIRED below the window. */
 SHELF_API SHELF_CHECKED shelf_result shelf_session_outcome(shelf_session *session, uint64_t sequence,
@@ -344,7 +441,8 @@ SHELF_API SHELF_CHECKED shelf_result shelf_session_outcome(shelf_session *sessio
 
 /* ---- Allocator ---------------------------------------------------------------------------------------------------- */
 
-/* A region whose space is managed: call once, in the region's first transaction. All structures need it. Arenas (a
+/* A region whose space is managed: call once, in the region's first transaction. All structures need it. Takes 60 KiB or more;
+ * how fine space is divided is decided here, by whether the region has less than 4 MiB. Arenas (a
  * fixed number a region) let concurrent transactions allocate without conflict. Crash-safe by nature: an allocation is
  * part of its transaction. */
 SHELF_API SHELF_CHECKED shelf_result shelf_format(shelf_tx *tx, shelf_region region);
@@ -355,13 +453,13 @@ SHELF_API SHELF_CHECKED shelf_result shelf_free(shelf_tx *tx, shelf_addr address
 /* Usable bytes of an allocation. INVALID if the address is none. */
 SHELF_API SHELF_CHECKED shelf_result shelf_alloc_size(shelf_tx *tx, shelf_addr address, size_t *ret_size);
 
-struct shelf_alloc_audit { /* in bytes; live + free + overhead == total, else CORRUPT */
+struct shelf_alloc_sums { /* in bytes; live + free + overhead == total, else CORRUPT */
     uint64_t total, live, free, overhead;
     uint64_t blocks_live;
 };
 /* Walks all of the region's allocator state and checks it. Run in a read-only transaction. */
 SHELF_API SHELF_CHECKED shelf_result shelf_alloc_audit(shelf_tx *tx, shelf_region region,
-                                                       struct shelf_alloc_audit *ret_audit);
+                                                       struct shelf_alloc_sums *ret_audit);
 
 /* ---- Named roots -------------------------------------------------------------------------------------------------- */
 
@@ -389,12 +487,27 @@ struct shelf_field {
 };
 SHELF_API uint64_t shelf_layout_hash(const char *type, size_t size, const struct shelf_field *fields,
                                      size_t count);
+/* uint64_t l = SHELF_LAYOUT(struct account, SHELF_FIELD(struct account, owner), SHELF_FIELD(struct account, cents));
+ * The hash includes the name of the type as it is written: where programs in C and C++ share it, `struct account` in both. */
+#ifdef __cplusplus
+#define SHELF_FIELD(type, field)                                                  \
+    {                                                                             \
+#field, static_cast < uint32_t>(offsetof(type, field)),                   \
+            static_cast < uint32_t>(sizeof(static_cast <type *>(nullptr)->field)) \
+    }
+#define SHELF_LAYOUT(type, ...)                                                   \
+    ([]() {                                                                       \
+        const struct shelf_field shelf_fields[] = {__VA_ARGS__};                  \
+        return shelf_layout_hash(#type, sizeof(type), shelf_fields,               \
+                                 sizeof(shelf_fields) / sizeof(shelf_fields[0])); \
+    }())
+#else
 #define SHELF_FIELD(type, field) \
     { #field, (uint32_t)offsetof(type, field), (uint32_t)sizeof(((type *)0)->field) }
-/* uint64_t l = SHELF_LAYOUT(struct account, SHELF_FIELD(struct account, owner), SHELF_FIELD(struct account, cents)); */
 #define SHELF_LAYOUT(type, ...)                                                       \
     shelf_layout_hash(#type, sizeof(type), (const struct shelf_field[]){__VA_ARGS__}, \
                       sizeof((const struct shelf_field[]){__VA_ARGS__}) / sizeof(struct shelf_field))
+#endif
 
 /* ---- Map: bytes to bytes ------------------------------------------------------------------------------------------ */
 
@@ -431,7 +544,10 @@ SHELF_API SHELF_CHECKED shelf_result shelf_map_put(shelf_tx *tx, shelf_map map, 
 SHELF_API SHELF_CHECKED shelf_result shelf_map_delete(shelf_tx *tx, shelf_map map, const void *key,
                                                       size_t key_size);
 /* Walks all entries in no particular order, exact at the transaction's index. Start with a zeroed cursor; NOT_FOUND
- * at the end. Copies up to key_max / value_max bytes; the sizes are whole. */
+ * at the end. Copies up to key_max / value_max bytes; the sizes are whole.
+ * A cursor is good in other transactions, too; but of entries that are put in between, growth moves some. So where the map is changed
+ * meanwhile, read it in parts: one is what is walked while state[0] stays the same, and a cursor with that state[0], and zeros, begins it anew.
+ * Then each entry that is there all the time is met once. */
 struct shelf_map_cursor {
     uint64_t state[4];
 };

@@ -38,6 +38,7 @@ struct client {
     struct world *world;
     struct random *random;
     uint32_t number;
+    const struct credentials *credentials;
     char name[64]; // of its session; "": unnamed
     uint64_t session, holder, sequence;
     struct submission *opening;
@@ -54,6 +55,19 @@ struct client {
     struct shop *shop; // of client 0 only
 };
 
+// Clients 2 and 4 are one user; the first is the node's own program, the second one root.
+static const struct credentials *credentials_of(uint32_t number) {
+    static const uint32_t groups[] = {201, 202, 203};
+    static const struct credentials all[CLIENTS_MAX] = {
+        [1] = {.user = 0, .group = 0},
+        [2] = {.user = 101, .group = 201},
+        [3] = {.user = 102, .group = 204, .group_count = 2, .groups = groups},
+        [4] = {.user = 101, .group = 201, .group_count = 2, .groups = groups + 1},
+        [5] = {.user = 103, .group = 203, .group_count = 1, .groups = groups},
+    };
+    return number == 0 ? NULL : &all[number];
+}
+
 static bool host_wait(struct tx_host *host, uint32_t round) {
     (void)host;
     (void)round;
@@ -67,6 +81,7 @@ struct client *client_new(struct world *world, uint32_t number) {
     client->world = world;
     client->random = &world->random;
     client->number = number;
+    client->credentials = world->plan.users ? credentials_of(number) : NULL;
     if (number % 2 == 1) {
         client->name[0] = 'n';
         client->name[1] = (char)('0' + number / 2 % NAMES);
@@ -151,7 +166,8 @@ static void submit(struct client *client, struct submission *submission) {
 }
 
 static struct submission *submit_new(struct client *client, const void *bytes, size_t size) {
-    struct submission *submission = model_submission_new(client->world->model, client->number, bytes, size);
+    struct submission *submission =
+        model_submission_new(client->world->model, client->number, client->credentials, bytes, size);
     client->recent[client->recent_count++ % RECENT_MAX] = submission;
     submit(client, submission);
     return submission;
@@ -214,6 +230,17 @@ static void region_spoil(struct client *client, struct region_request *request) 
     }
 }
 
+// Owner, group and mode, for a creation (mostly open to all, or little would happen) or a change.
+static void region_access_pick(struct client *client, struct region_request *request) {
+    static const uint32_t owners[] = {SHELF_KEEP, 0, 101, 102};
+    static const uint32_t shelf_groups[] = {SHELF_KEEP, 201, 202, 203};
+    static const uint32_t modes[] = {0660, 0640, 0600, 0444, 0222, 0606, SHELF_KEEP, 01777};
+    bool create = request->header.kind == REQUEST_REGION_CREATE;
+    request->owner = owners[random_below(client->random, 4)];
+    request->group = shelf_groups[random_below(client->random, 4)];
+    request->mode = chance(client, create ? 70 : 40) ? 0666 : modes[random_below(client->random, 8)];
+}
+
 static void region_request(struct client *client, enum request_kind kind) {
     struct region_request request = {.header = {.size = sizeof(request), .kind = (uint16_t)kind}};
     uint64_t pages_max = client->world->plan.region_pages_max;
@@ -222,6 +249,9 @@ static void region_request(struct client *client, enum request_kind kind) {
     request.size_max = max_u64(request.size, pages_max * PAGE_SIZE);
     request.name[0] = 'r';
     request.name[1] = (char)('0' + random_below(client->random, REGION_NAMES));
+    if (client->world->plan.users) {
+        region_access_pick(client, &request);
+    }
     if (chance(client, 12)) {
         region_spoil(client, &request);
     }
@@ -357,6 +387,7 @@ static void raw_commit(struct client *client, bool spoiled) {
     builder.head->sequence = ++client->sequence;
     builder.head->index =
         applied - min_u64(applied, chance(client, 70) ? 0 : random_below(client->random, 6));
+    builder.head->epoch = client->world->node.epoch;
     size_t size = builder.used;
     if (spoiled && chance(client, 50)) {
         spoil_head(client, builder.head, &size);
@@ -596,7 +627,7 @@ static void tx_operation(struct client *client) {
 }
 
 static void tx_start(struct client *client) {
-    client->host.image = client->world->image;
+    atomic_store(&client->host.replica, &client->world->replica);
     client->tx_read_only = chance(client, 25);
     client->read_count = client->write_count = client->op_count = client->view_count = 0;
     client->tx_calls_left = (uint32_t)random_between(client->random, 1, 14);
@@ -724,7 +755,7 @@ static bool region_exists(struct client *client) {
 
 // The region for the structures, then transactions on them.
 static void shop_act(struct client *client) {
-    client->host.image = client->world->image;
+    atomic_store(&client->host.replica, &client->world->replica);
     if (shop_region(client->world) == 0) {
         struct region_request request = {.header = {.size = sizeof(request), .kind = REQUEST_REGION_CREATE},
                                          .size = SHOP_REGION_PAGES * PAGE_SIZE,
@@ -743,12 +774,28 @@ static void shop_act(struct client *client) {
 
 void client_check(struct client *client) {
     if (client->shop) {
-        client->host.image = client->world->image;
+        atomic_store(&client->host.replica, &client->world->replica);
         shop_check(client->shop, &client->host);
     }
 }
 
+// A named session of somebody else.
+static void session_steal(struct client *client) {
+    struct session_request request = {.header = {.size = sizeof(request), .kind = REQUEST_SESSION_OPEN}};
+    request.name[0] = 'n';
+    request.name[1] = (char)('0' + random_below(client->random, NAMES));
+    submit_new(client, &request, sizeof(request));
+}
+
 static void act_rarely(struct client *client) {
+    if (client->world->plan.users && chance(client, 30)) {
+        if (chance(client, 50)) {
+            region_request(client, REQUEST_REGION_ACCESS);
+        } else {
+            session_steal(client);
+        }
+        return;
+    }
     switch (random_below(client->random, 8)) {
     case 0:
         session_request(client, REQUEST_SESSION_OPEN, 0); // resumes a named one, and fences itself or another
@@ -831,7 +878,8 @@ void client_on_reply(struct client *client, struct submission *submission, const
             client->holder = reply->holder;
             client->sequence = reply->session_last;
         }
-    } else if ((reply->result == SHELF_FENCED || reply->result == SHELF_EXPIRED) &&
+    } else if ((reply->result == SHELF_FENCED || reply->result == SHELF_EXPIRED ||
+                reply->reason == REASON_SESSION_DENIED) &&
                submission->session == client->session && random_chance(client->random, 2, 3)) {
         client->session = 0;
     }

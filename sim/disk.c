@@ -273,6 +273,40 @@ void disk_remove_region(struct disk *disk, uint32_t region) {
     }
 }
 
+void disk_io(struct disk *disk, struct io *io, uint64_t issued, uint64_t stamp) {
+    switch ((enum io_kind)io->kind) {
+    case IO_READ:
+        disk_read(disk, io->file, io->offset, io->buffer, io->size);
+        break;
+    case IO_WRITE:
+        disk_write(disk, io->file, io->offset, io->buffer, io->size, io->durable, stamp);
+        break;
+    case IO_SYNC:
+        disk_sync(disk, io->file, issued);
+        break;
+    case IO_RESERVE:
+        disk_reserve(disk, io->file, io->size);
+        break;
+    case IO_LENGTH:
+        io->size = disk_length(disk, io->file);
+        break;
+    case IO_PUBLISH:
+        disk_publish(disk);
+        break;
+    case IO_REMOVE:
+        disk_remove_region(disk, io->file.region);
+        break;
+    case IO_MAP:
+    case IO_UNMAP:
+    case IO_SWAP_EPOCH:
+        UNREACHABLE("no io of a file");
+    }
+}
+
+bool disk_io_changes(const struct io *io) {
+    return io->kind == IO_SYNC || io->kind == IO_RESERVE || io->kind == IO_PUBLISH || io->kind == IO_REMOVE;
+}
+
 uint32_t disk_write_torn(struct disk *disk, struct random *random, struct file_id id, uint64_t offset,
                          const void *from, size_t size, uint64_t stamp) {
     struct disk_file *file = file_get(disk, id);

@@ -39,6 +39,11 @@ void disk_reserve(struct disk *disk, struct file_id id, uint64_t size);
 void disk_publish(struct disk *disk);
 void disk_remove_region(struct disk *disk, uint32_t region);
 
+// What an io of a file asks for; its write's bytes get there whole. `issued`, `stamp`: of its issue, and now.
+void disk_io(struct disk *disk, struct io *io, uint64_t issued, uint64_t stamp);
+// Would it change anything, other than by writing bytes? Then it may have happened when it was under way at a death.
+bool disk_io_changes(const struct io *io);
+
 // A write that was under way when the machine or the process died: any of its sectors, durably or not.
 // Returns how many sectors got there.
 uint32_t disk_write_torn(struct disk *disk, struct random *random, struct file_id id, uint64_t offset,

@@ -15,6 +15,8 @@
 #include "base/assert.h"
 #include "base/mutant.h"
 #include "base/sometimes.h"
+#include "cluster.h"
+#include "group_world.h"
 #include "jobs.h"
 #include "report.h"
 #include "script.h"
@@ -27,7 +29,7 @@
 struct options {
     uint64_t first, seeds;
     bool one;
-    bool trace, json, sweep, mutants;
+    bool trace, json, sweep, mutants, schedules, group, cluster;
     const char *script;
     bool accept;
     uint32_t jobs;
@@ -44,6 +46,9 @@ static void usage(FILE *file) {
         "  sim --seed 7 --trace        runs seed 7 twice, shows what happens, checks that both runs are the "
         "same\n"
         "  sim --first 500 --seeds 10  runs seeds 500 to 509\n"
+        "  sim --cluster ...           the same for several whole nodes that replicate\n"
+        "  sim --group ...             ... and for the part of them that agrees, with logs that are models\n"
+        "  sim --schedules             known failures of other implementations, step by step\n"
         "  sim --sweep                 a crash at every io of three workloads, and again during recovery\n"
         "  sim --script FILE           compares a golden transcript (sim/script.h); --accept rewrites it\n"
         "  sim --mutants               runs every planted bug until it is caught\n"
@@ -56,17 +61,17 @@ static void usage(FILE *file) {
 
 static const char *const mutant_names[] = {"NONE",
 #define X(name, text) #name,
-                                           MUTANT_LIST(X)
+                                           MUTANT_LIST(X) MUTANT_GROUP_LIST(X) MUTANT_CLUSTER_LIST(X)
 #undef X
 };
 static const char *const mutant_texts[] = {"",
 #define X(name, text) text,
-                                           MUTANT_LIST(X)
+                                           MUTANT_LIST(X) MUTANT_GROUP_LIST(X) MUTANT_CLUSTER_LIST(X)
 #undef X
 };
 static const char *const sometimes_names[] = {
 #define X(name) #name,
-    SOMETIMES_LIST(X)
+    SOMETIMES_LIST(X) SOMETIMES_GROUP_LIST(X) SOMETIMES_CLUSTER_LIST(X)
 #undef X
 };
 
@@ -78,10 +83,15 @@ struct shared {
     char mutant_failure[MUTANT_COUNT][FAILURE_TEXT_MAX];
 };
 static struct shared *shared;
+static enum { RUNS_NODE, RUNS_GROUP, RUNS_CLUSTER } runs; // what a seed is
 
 static void replay_text(char *text, size_t size, uint64_t seed) {
-    snprintf(text, size, "sim --seed %llu%s%s --trace", (unsigned long long)seed,
-             mutant_active ? " --mutant " : "", mutant_active ? mutant_names[mutant_active] : "");
+    snprintf(text, size, "sim %s--seed %llu%s%s --trace",
+             runs == RUNS_GROUP     ? "--group "
+             : runs == RUNS_CLUSTER ? "--cluster "
+                                    : "",
+             (unsigned long long)seed, mutant_active ? " --mutant " : "",
+             mutant_active ? mutant_names[mutant_active] : "");
 }
 
 // Runs one seed. The hash of its trace comes back, too.
@@ -89,6 +99,22 @@ static bool seed_run(uint64_t seed, bool trace, uint64_t *ret_hash) {
     report_begin(seed, trace ? stdout : NULL);
     if (setjmp(report.escape) != 0) {
         return false;
+    }
+    if (runs == RUNS_CLUSTER) {
+        struct cluster_plan cluster_plan = cluster_plan_of_seed(seed);
+        struct cluster_result cluster_result = cluster_world_run(&cluster_plan);
+        *ret_hash = report.hash;
+        __atomic_fetch_add(&shared->commits, cluster_result.commits, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&shared->records, cluster_result.epochs, __ATOMIC_RELAXED);
+        return true;
+    }
+    if (runs == RUNS_GROUP) {
+        struct group_plan group_plan = group_plan_of_seed(seed);
+        struct group_result group_result = group_world_run(&group_plan);
+        *ret_hash = report.hash;
+        __atomic_fetch_add(&shared->commits, group_result.commits, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&shared->records, group_result.epochs, __ATOMIC_RELAXED);
+        return true;
     }
     struct plan plan = plan_of_seed(seed);
     struct world_result result = world_run(&plan);
@@ -124,9 +150,19 @@ static bool seed_job(uint64_t number, char *text, size_t text_size) {
     return false;
 }
 
+static size_t sometimes_begin(void) {
+    return runs == RUNS_NODE ? 0 : runs == RUNS_GROUP ? SOMETIMES_GROUP_FIRST : SOMETIMES_CLUSTER_FIRST;
+}
+
+static size_t sometimes_end(void) {
+    return runs == RUNS_NODE    ? SOMETIMES_GROUP_FIRST
+           : runs == RUNS_GROUP ? SOMETIMES_CLUSTER_FIRST
+                                : SOMETIMES_COUNT;
+}
+
 static uint32_t sometimes_missing(bool show) {
     uint32_t missing = 0;
-    for (size_t i = 0; i < SOMETIMES_COUNT; i++) {
+    for (size_t i = sometimes_begin(); i < sometimes_end(); i++) {
         if (shared->sometimes[i] == 0) {
             missing++;
             if (show) {
@@ -147,18 +183,19 @@ static int seeds_run(const struct options *options) {
     double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
     bool judge = options->seeds >= SOMETIMES_SEEDS && !mutant_active && result.failed == 0;
     uint32_t missing = sometimes_missing(judge);
+    uint32_t events = (uint32_t)(sometimes_end() - sometimes_begin());
     if (options->json) {
         printf("{\"seeds\": %llu, \"failed\": %llu, \"commits\": %llu, \"records\": %llu, \"crashes\": %llu, "
                "\"sometimes\": %u, \"sometimes_missing\": %u, \"seconds\": %.1f}\n",
                (unsigned long long)options->seeds, (unsigned long long)result.failed,
                (unsigned long long)shared->commits, (unsigned long long)shared->records,
-               (unsigned long long)shared->crashes, SOMETIMES_COUNT - missing, missing, seconds);
+               (unsigned long long)shared->crashes, events - missing, missing, seconds);
     } else {
-        printf("%llu seeds in %.1f s: %llu commits in %llu records, %llu crashes, %u of %u \"sometimes\" "
+        printf("%llu seeds in %.1f s: %llu commits in %llu %s, %llu crashes, %u of %u \"sometimes\" "
                "events\n",
                (unsigned long long)options->seeds, seconds, (unsigned long long)shared->commits,
-               (unsigned long long)shared->records, (unsigned long long)shared->crashes,
-               SOMETIMES_COUNT - missing, (uint32_t)SOMETIMES_COUNT);
+               (unsigned long long)shared->records, runs == RUNS_NODE ? "records" : "epochs",
+               (unsigned long long)shared->crashes, events - missing, events);
     }
     uint64_t failed = result.failed + (judge ? missing : 0);
     printf("%llu passed, %llu failed\n", (unsigned long long)(options->seeds - result.failed),
@@ -184,9 +221,51 @@ static int seed_run_twice(const struct options *options) {
 
 // ---- Planted bugs
 
+// ---- Schedules
+
+static bool schedule_run(uint32_t number, bool trace, const char **ret_name) {
+    report_begin(number, trace ? stdout : NULL);
+    if (setjmp(report.escape) != 0) {
+        return false;
+    }
+    *ret_name = group_schedule_run(number);
+    return true;
+}
+
+static int schedules_run(bool trace) {
+    uint32_t failed = 0;
+    for (uint32_t i = 0; i < group_schedule_count(); i++) {
+        const char *name = "";
+        bool passed = schedule_run(i, trace, &name);
+        failed += !passed;
+        printf("%s: %s\n", passed ? name : "failed", passed ? "passed" : report.failure);
+    }
+    printf("%u passed, %u failed\n", group_schedule_count() - failed, failed);
+    return failed ? 1 : 0;
+}
+
+// The schedules first: they are quick.
+static bool mutant_found_by_schedule(void) {
+    const char *name;
+    for (uint32_t i = 0; i < group_schedule_count(); i++) {
+        if (!schedule_run(i, false, &name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool mutant_job(uint64_t number, char *text, size_t text_size) {
     mutant_active = (enum mutant)(number + 1);
+    runs = mutant_active >= MUTANT_APPLY_UNCOMMITTED     ? RUNS_CLUSTER
+           : mutant_active >= MUTANT_INCARNATION_IGNORED ? RUNS_GROUP
+                                                         : RUNS_NODE;
     uint64_t hash;
+    if (runs == RUNS_GROUP && mutant_found_by_schedule()) {
+        shared->mutant_seed[mutant_active] = UINT64_MAX;
+        snprintf(shared->mutant_failure[mutant_active], FAILURE_TEXT_MAX, "%s", report.failure);
+        return true;
+    }
     for (uint64_t seed = 1; seed <= MUTANT_SEEDS; seed++) {
         if (!seed_run(seed, false, &hash)) {
             shared->mutant_seed[mutant_active] = seed;
@@ -202,7 +281,9 @@ static bool mutant_job(uint64_t number, char *text, size_t text_size) {
 static int mutants_run(const struct options *options) {
     struct jobs_result result = jobs_run(MUTANT_COUNT - 1, options->jobs, mutant_job, MUTANT_COUNT);
     for (uint32_t i = 1; i < MUTANT_COUNT; i++) {
-        if (shared->mutant_seed[i] != 0) {
+        if (shared->mutant_seed[i] == UINT64_MAX) {
+            printf("%-24s caught by a schedule: %.150s\n", mutant_names[i], shared->mutant_failure[i]);
+        } else if (shared->mutant_seed[i] != 0) {
             printf("%-24s caught by seed %4llu: %.150s\n", mutant_names[i],
                    (unsigned long long)shared->mutant_seed[i], shared->mutant_failure[i]);
         }
@@ -239,8 +320,12 @@ static bool number_parse(const char *text, uint64_t *ret_number) {
 
 static int run(const struct options *options) {
     mutant_active = options->mutant;
+    runs = options->cluster ? RUNS_CLUSTER : options->group ? RUNS_GROUP : RUNS_NODE;
     if (options->mutants) {
         return mutants_run(options);
+    }
+    if (options->schedules) {
+        return schedules_run(options->trace);
     }
     if (options->script) {
         return script_run(options->script, options->accept);
@@ -259,6 +344,9 @@ int main(int argc, char **argv) {
         MUTANT_NAME,
         LIST,
         SWEEP,
+        SCHEDULES,
+        GROUP,
+        CLUSTER,
         TRACE,
         JSON,
         JOBS,
@@ -268,13 +356,23 @@ int main(int argc, char **argv) {
         HELP
     };
     static const struct option names[] = {
-        {"seeds", required_argument, NULL, SEEDS},   {"seed", required_argument, NULL, SEED},
-        {"first", required_argument, NULL, FIRST},   {"mutant", required_argument, NULL, MUTANT_NAME},
-        {"list-mutants", no_argument, NULL, LIST},   {"sweep", no_argument, NULL, SWEEP},
-        {"trace", no_argument, NULL, TRACE},         {"json", no_argument, NULL, JSON},
-        {"jobs", required_argument, NULL, JOBS},     {"mutants", no_argument, NULL, MUTANTS},
-        {"script", required_argument, NULL, SCRIPT}, {"accept", no_argument, NULL, ACCEPT},
-        {"help", no_argument, NULL, HELP},           {0},
+        {"seeds", required_argument, NULL, SEEDS},
+        {"seed", required_argument, NULL, SEED},
+        {"first", required_argument, NULL, FIRST},
+        {"mutant", required_argument, NULL, MUTANT_NAME},
+        {"list-mutants", no_argument, NULL, LIST},
+        {"sweep", no_argument, NULL, SWEEP},
+        {"trace", no_argument, NULL, TRACE},
+        {"json", no_argument, NULL, JSON},
+        {"jobs", required_argument, NULL, JOBS},
+        {"mutants", no_argument, NULL, MUTANTS},
+        {"script", required_argument, NULL, SCRIPT},
+        {"accept", no_argument, NULL, ACCEPT},
+        {"schedules", no_argument, NULL, SCHEDULES},
+        {"group", no_argument, NULL, GROUP},
+        {"cluster", no_argument, NULL, CLUSTER},
+        {"help", no_argument, NULL, HELP},
+        {0},
     };
     struct options options = {.first = 1, .seeds = 100, .jobs = 2};
     uint64_t number = options.jobs;
@@ -300,6 +398,15 @@ int main(int argc, char **argv) {
             return 0;
         case SWEEP:
             options.sweep = true;
+            break;
+        case SCHEDULES:
+            options.schedules = true;
+            break;
+        case GROUP:
+            options.group = true;
+            break;
+        case CLUSTER:
+            options.cluster = true;
             break;
         case TRACE:
             options.trace = true;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/bits.h"
 #include "base/crc.h"
 #include "base/hash.h"
 #include "base/sometimes.h"
@@ -388,6 +389,134 @@ static bool range_inside(const struct model *model, uint64_t address, uint64_t s
            shelf_addr_offset(address) <= region->size - size;
 }
 
+// ---- Rights
+
+static bool is_root(const struct credentials *credentials) {
+    return !credentials || credentials->user == 0;
+}
+
+static bool has_group(const struct credentials *credentials, uint32_t group) {
+    for (uint32_t i = 0; i < credentials->group_count; i++) {
+        if (credentials->groups[i] == group) {
+            return true;
+        }
+    }
+    return credentials->group == group;
+}
+
+// `bit`: 4 to read, 2 to write.
+static bool access_allowed(const struct credentials *credentials, uint32_t owner, uint32_t group,
+                           uint32_t mode, uint32_t bit) {
+    if (is_root(credentials)) {
+        return true;
+    }
+    uint32_t shift = credentials->user == owner ? 6 : has_group(credentials, group) ? 3 : 0;
+    return (mode & bit << shift) != 0;
+}
+
+// What a right is looked up for: in which region, and whether it changed since the submission was made.
+struct touch {
+    const struct model *model;
+    const struct submission *s;
+    bool denied, moved;
+};
+
+static void touch(struct touch *touch, uint64_t address, uint32_t bit) {
+    const struct model_region *region = model_region(touch->model, shelf_addr_region(address));
+    if (region && shelf_addr_region(address) != REGION_SYSTEM) {
+        touch->denied |=
+            !access_allowed(touch->s->credentials, region->owner, region->group, region->mode, bit);
+        touch->moved |= region->changed_index > touch->s->known;
+    }
+}
+
+static struct touch touch_all(const struct model *model, const struct submission *s,
+                              const struct request_view *view) {
+    struct touch all = {.model = model, .s = s};
+    uint64_t offset = 0;
+    for (uint32_t i = 0; i < view->request->range_count; i++) {
+        const struct record_range *range = (const void *)(view->ranges + offset);
+        touch(&all, range->address, 2);
+        offset += range_size(range);
+    }
+    for (uint32_t i = 0; i < view->request->operation_count; i++) {
+        touch(&all, view->operations[i].address, 2);
+        touch(&all, view->operations[i].address, 4); // for its result
+    }
+    for (uint32_t i = 0; i < view->request->line_count; i++) {
+        touch(&all, view->lines[i] << LINE_SHIFT, 4);
+    }
+    return all;
+}
+
+// May this user change owner, group and mode as asked for, on a region that has those?
+static bool access_change_allowed(const struct credentials *credentials, const struct region_request *request,
+                                  uint32_t owner, uint32_t group) {
+    return is_root(credentials) ||
+           (credentials->user == owner && (request->owner == SHELF_KEEP || request->owner == owner) &&
+            (request->group == SHELF_KEEP || request->group == group ||
+             has_group(credentials, request->group)));
+}
+
+static bool region_change_allowed(const struct submission *s, uint32_t owner, uint32_t group, uint32_t mode) {
+    const struct region_request *request = (const void *)s->bytes;
+    switch (request->header.kind) {
+    case REQUEST_REGION_GROW:
+        return access_allowed(s->credentials, owner, group, mode, 2);
+    case REQUEST_REGION_DROP:
+        return is_root(s->credentials) || s->credentials->user == owner;
+    case REQUEST_REGION_ACCESS:
+        return access_change_allowed(s->credentials, request, owner, group);
+    default:
+        return true;
+    }
+}
+
+// Is there a session of that name that belongs to somebody else?
+static bool name_is_taken(const struct model *model, const struct submission *s) {
+    const struct session_request *request = (const void *)s->bytes;
+    for (uint64_t place = 0; place < SHELF_SESSIONS_MAX && request->name[0] != 0; place++) {
+        struct session_header header;
+        model_read(model, session_header_address(place), UINT64_MAX, &header, sizeof(header));
+        if (header.id != 0 && header.named && strncmp(header.name, request->name, sizeof(header.name)) == 0) {
+            return header.owner != s->credentials->user;
+        }
+    }
+    return false;
+}
+
+static bool session_is_anothers(const struct model *model, const struct submission *s) {
+    struct session_header header;
+    return !is_root(s->credentials) &&
+           (kind_of(s) == REQUEST_SESSION_OPEN
+                ? name_is_taken(model, s)
+                : session_header_read(model, s->session, &header) && header.owner != s->credentials->user);
+}
+
+// Might the core deny it, as of the durable state, or of one that it has met since it was submitted?
+static bool denial_possible(const struct model *model, const struct submission *s) {
+    uint16_t kind = kind_of(s);
+    struct request_view view;
+    if (is_root(s->credentials) || !s->valid) {
+        return false;
+    }
+    if (kind == REQUEST_COMMIT) {
+        bool whole = request_view(s, &view);
+        struct touch all = whole ? touch_all(model, s, &view) : (struct touch){0};
+        return all.denied || all.moved || session_is_anothers(model, s);
+    }
+    if (kind >= REQUEST_SESSION_OPEN && kind <= REQUEST_SESSION_OUTCOME) {
+        return session_is_anothers(model, s);
+    }
+    const struct region_request *request = (const void *)s->bytes;
+    const struct model_region *region = model_region(model, request->region);
+    return region && kind != REQUEST_REGION_CREATE &&
+           (region->changed_index > s->known ||
+            !region_change_allowed(s, region->owner, region->group, region->mode));
+}
+
+// ---- What kind of request it is
+
 // Sets valid, odd and system of a commit request, as far as the durable state tells.
 static void classify_commit(const struct model *model, struct submission *submission) {
     const struct commit_request *head = (const void *)submission->bytes;
@@ -421,6 +550,10 @@ static void classify_commit(const struct model *model, struct submission *submis
     }
     submission->valid &= view.request->operation_count <= SHELF_TX_OPERATIONS_MAX;
     for (uint32_t i = 0; i < view.request->line_count; i++) {
+        const struct model_region *region =
+            model_region(model, shelf_addr_region(view.lines[i] << LINE_SHIFT));
+        // A region may be larger already than the image says.
+        submission->odd |= region && region->changed_index > model->node->applied;
         submission->odd |= !range_inside(model, view.lines[i] << LINE_SHIFT, LINE_SIZE) ||
                            view.lines[i] >> (64 - LINE_SHIFT) != 0 ||
                            shelf_addr_region(view.lines[i] << LINE_SHIFT) == REGION_SYSTEM;
@@ -450,6 +583,7 @@ static void classify(const struct model *model, struct submission *submission) {
     case REQUEST_REGION_CREATE:
     case REQUEST_REGION_GROW:
     case REQUEST_REGION_DROP:
+    case REQUEST_REGION_ACCESS:
         submission->valid = submission->size == sizeof(struct region_request);
         submission->odd = true;
         break;
@@ -465,7 +599,8 @@ static uint32_t bucket_of(uint64_t session, uint64_t sequence) {
     return (uint32_t)hash_bytes(0, key, sizeof(key)) % BUCKETS;
 }
 
-struct submission *model_submission_new(struct model *model, uint32_t client, const void *bytes,
+struct submission *model_submission_new(struct model *model, uint32_t client,
+                                        const struct credentials *credentials, const void *bytes,
                                         size_t size) {
     struct submission *submission = calloc(1, sizeof(*submission));
     ASSERT(submission);
@@ -474,6 +609,7 @@ struct submission *model_submission_new(struct model *model, uint32_t client, co
     memcpy(submission->bytes, bytes, size);
     submission->size = size;
     submission->client = client;
+    submission->credentials = credentials;
     submission->number = model->submission_count;
     if (model->submission_count == model->submission_max) {
         model->submission_max = model->submission_max ? 2 * model->submission_max : 256;
@@ -494,7 +630,9 @@ void model_submitted(struct model *model, struct submission *submission) {
     classify(model, submission);
     if (submission->attempts_open == 0) {
         submission->step = report.step;
+        submission->known = model->known;
     }
+    submission->may_be_denied |= denial_possible(model, submission);
     struct session_header header;
     submission->fenced =
         session_header_read(model, submission->session, &header) && header.holder != submission->holder;
@@ -620,6 +758,11 @@ static void expect_effects(struct model *model, const struct request_view *view,
 
 static void check_reads_unchanged(const struct model *model, const struct request_view *view,
                                   uint64_t index) {
+    SIM_CHECK(view->request->line_count == 0 || view->request->epoch == model->epoch,
+              "record %llu of epoch %llu holds session %llx sequence %llu, which read under epoch %llu",
+              (unsigned long long)index, (unsigned long long)model->epoch,
+              (unsigned long long)view->request->session, (unsigned long long)view->request->sequence,
+              (unsigned long long)view->request->epoch);
     for (uint32_t i = 0; i < view->request->line_count; i++) {
         uint64_t changed = model_line_index(model, view->lines[i], UINT64_MAX);
         SIM_CHECK(
@@ -668,6 +811,11 @@ static void commit_check(struct model *model, const struct record_tx *tx, uint64
     SIM_CHECK(whole, "session %llx sequence %llu: a malformed request was committed",
               (unsigned long long)tx->session, (unsigned long long)tx->sequence);
     check_reads_unchanged(model, &view, index);
+    SIM_CHECK(
+        !touch_all(model, s, &view).denied,
+        "record %llu holds session %llx sequence %llu of user %u, who may not read or write what it touches",
+        (unsigned long long)index, (unsigned long long)tx->session, (unsigned long long)tx->sequence,
+        s->credentials->user);
     struct session_header header;
     bool open = session_header_read(model, tx->session, &header);
     SIM_CHECK(open, "record %llu commits for session %llx, which there is not", (unsigned long long)index,
@@ -676,6 +824,9 @@ static void commit_check(struct model *model, const struct record_tx *tx, uint64
               "record %llu commits for holder %llu of session %llx, whose holder is %llu",
               (unsigned long long)index, (unsigned long long)s->holder, (unsigned long long)tx->session,
               (unsigned long long)header.holder);
+    SIM_CHECK(is_root(s->credentials) || header.owner == s->credentials->user,
+              "record %llu commits for session %llx of user %u on behalf of another",
+              (unsigned long long)index, (unsigned long long)tx->session, header.owner);
     const struct fate *old = fate_find(model, tx->session, tx->sequence);
     SIM_CHECK(!old, "session %llx sequence %llu is in record %llu, but it was %s by record %llu before",
               (unsigned long long)tx->session, (unsigned long long)tx->sequence, (unsigned long long)index,
@@ -766,6 +917,10 @@ static void catalog_refresh(struct model *model, uint64_t index) {
         region->size_max = entry.size_max;
         region->created_index = entry.created_index;
         region->changed_index = index;
+        region->owner = entry.owner;
+        region->group = entry.group;
+        region->mode = entry.mode;
+        SIM_CHECK((entry.mode & ~0666u) == 0, "region %u has mode %o", entry.region, entry.mode);
         memcpy(region->name, entry.name, sizeof(region->name));
     }
 }
@@ -977,8 +1132,9 @@ static bool conflict_is_real(const struct model *model, const struct submission 
             return true;
         }
     }
-    // Floors: the node has forgotten which lines changed before it started.
-    return view.request->line_count > 0 && view.request->index < model->node->floor;
+    // The node has forgotten which lines changed before it started.
+    return view.request->line_count > 0 &&
+           (view.request->index < model->node->floor || view.request->epoch != model->node->epoch);
 }
 
 static void answer_ok_check(struct model *model, const struct submission *s, const struct reply *reply) {
@@ -1015,17 +1171,23 @@ static void answer_ok_check(struct model *model, const struct submission *s, con
 }
 
 // Nearly: the newest records may still be unknown.
-static bool sessions_full(const struct model *model) {
-    uint32_t count = 0;
+// As of the durable state; a window's worth of others may be on its way.
+static bool sessions_scarce(const struct model *model, const struct submission *s, uint32_t reason) {
+    uint32_t count = 0, own_count = 0;
     for (uint64_t place = 0; place < SHELF_SESSIONS_MAX; place++) {
         struct session_header header;
         model_read(model, session_header_address(place), UINT64_MAX, &header, sizeof(header));
         count += header.id != 0;
+        own_count += header.id != 0 && s->credentials && header.owner == s->credentials->user;
     }
     if (count == SHELF_SESSIONS_MAX) {
         SOMETIMES(SIM_SESSION_TABLE_FULL);
     }
-    return count >= SHELF_SESSIONS_MAX - SHELF_SESSION_WINDOW;
+    uint32_t free_count =
+        SHELF_SESSIONS_MAX - (uint32_t)min_u64(count + SHELF_SESSION_WINDOW, SHELF_SESSIONS_MAX);
+    return (reason == REASON_SESSION_TABLE_FULL && free_count == 0) ||
+           (reason == REASON_SESSION_SHARE_USER && s->credentials &&
+            own_count + SHELF_SESSION_WINDOW >= 3 * free_count);
 }
 
 static void answer_no_check(const struct model *model, const struct submission *s,
@@ -1051,8 +1213,9 @@ static void answer_no_check(const struct model *model, const struct submission *
         right = !open || s->sequence == 0 ||
                 session_last(model, s->session) >= s->sequence + SHELF_SESSION_WINDOW;
         break;
-    case SHELF_DENIED:
-        right = s->system || !s->valid;
+    case SHELF_DENIED: // (a session may have expired since)
+        right = s->system || !s->valid || s->may_be_denied ||
+                (reply->reason == REASON_SESSION_DENIED && !is_root(s->credentials) && !open);
         break;
     case SHELF_INVALID:
     case SHELF_NOT_FOUND:
@@ -1065,8 +1228,7 @@ static void answer_no_check(const struct model *model, const struct submission *
         right = s->size > LOG_RECORD_BYTES_MAX / 2 || !commit || !s->valid;
         break;
     case SHELF_NO_SPACE:
-        right = model->node->no_space_step >= s->step ||
-                (reply->reason == REASON_SESSION_TABLE_FULL && sessions_full(model));
+        right = model->node->no_space_step >= s->step || sessions_scarce(model, s, reply->reason);
         break;
     case SHELF_NO_MEMORY:
         right = model->node->no_memory_step >= s->step;
@@ -1105,6 +1267,52 @@ static void session_open_check(const struct model *model, const struct submissio
               (unsigned long long)reply->session_last);
 }
 
+// The region's entry as of a record, also if it says that it was dropped; false: there is none.
+static bool entry_find(const struct model *model, uint32_t region, uint64_t index,
+                       struct catalog_entry *ret_entry) {
+    for (uint32_t place = 0; place < SHELF_REGIONS_MAX; place++) {
+        uint64_t address = shelf_addr_make(REGION_SYSTEM, SYSTEM_CATALOG_OFFSET +
+                                                              place * (uint32_t)sizeof(struct catalog_entry));
+        if (model_line_index(model, address >> LINE_SHIFT, index) == 0) {
+            continue;
+        }
+        model_read(model, address, index, ret_entry, sizeof(*ret_entry));
+        if (ret_entry->region == region) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// Somebody who might has changed a region: before or in this record (which may hold several changes of it).
+static void region_change_check(const struct model *model, const struct submission *s,
+                                const struct reply *reply) {
+    const struct region_request *request = (const void *)s->bytes;
+    uint64_t index = reply->receipt.index;
+    if (index == 0) {
+        return; // it was large enough already
+    }
+    struct catalog_entry before, after;
+    bool was = entry_find(model, request->region, index - 1, &before);
+    bool is = entry_find(model, request->region, index, &after);
+    SIM_CHECK((was && region_change_allowed(s, before.owner, before.group, before.mode)) ||
+                  (is && region_change_allowed(s, after.owner, after.group, after.mode)) ||
+                  (was && !is), // dropped, and its place taken by another one in the same record
+              "user %u has changed region %u by a request of kind %u, and may not", s->credentials->user,
+              request->region, request->header.kind);
+}
+
+static void region_owner_check(const struct model *model, const struct submission *s,
+                               const struct reply *reply) {
+    struct catalog_entry entry;
+    if (s->credentials && entry_find(model, reply->region, reply->receipt.index, &entry) &&
+        entry.size == ((const struct region_request *)(const void *)s->bytes)->size) {
+        SIM_CHECK(entry.owner == s->credentials->user || entry.created_index != reply->receipt.index,
+                  "region %u was created by user %u and belongs to %u", reply->region, s->credentials->user,
+                  entry.owner);
+    }
+}
+
 static void region_answer_check(const struct model *model, const struct submission *s,
                                 const struct reply *reply) {
     const struct region_request *request = (const void *)s->bytes;
@@ -1114,6 +1322,7 @@ static void region_answer_check(const struct model *model, const struct submissi
     SIM_CHECK(!region->live || (strncmp(region->name, request->name, sizeof(region->name)) == 0 &&
                                 region->size >= request->size),
               "region %u was created with another name or size than asked for", reply->region);
+    region_owner_check(model, s, reply);
 }
 
 void model_answered(struct model *model, struct submission *s, const struct reply *reply) {
@@ -1129,6 +1338,7 @@ void model_answered(struct model *model, struct submission *s, const struct repl
     struct submission now = *s; // regions may have come or gone while it waited
     classify(model, &now);
     s->odd |= now.odd || now.valid != s->valid;
+    s->may_be_denied |= denial_possible(model, s);
     if (reply->result != SHELF_OK) {
         answer_no_check(model, s, reply);
         return;
@@ -1147,6 +1357,11 @@ void model_answered(struct model *model, struct submission *s, const struct repl
         break;
     case REQUEST_REGION_CREATE:
         region_answer_check(model, s, reply);
+        break;
+    case REQUEST_REGION_GROW:
+    case REQUEST_REGION_DROP:
+    case REQUEST_REGION_ACCESS:
+        region_change_check(model, s, reply);
         break;
     default:
         break;

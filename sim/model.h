@@ -6,11 +6,13 @@
 //   M1  Records are numbered without a gap, chained, and of epochs that never go back; none disappears again.
 //   M2  Each transaction in a record is one that a client submitted, with exactly its effects, at most once for a session
 //       and sequence, by the session's present holder, not below its window, never after a fence.
-//   M3  No line that it read had changed since the index that it read at.
+//   M3  No line that it read had changed since the index that it read at, in this life of the node.
 //   M4  Its results are those of its operations on the state before it, and are stored in its session's slot.
 //   M5  What the node itself writes lies in the system region.
 //   M6  Every answer follows from the durable records: OK with index and results of the one commit; CONFLICT only if a line
 //       really changed (or the node restarted since: floors); ABORTED only with a fence; and so on.
+//   M8  Of what a transaction in a record touches, its user might read what it read and write what it wrote (of operations: both), as
+//       of the state before it; its session is its user's. Changes of the catalog are of those who might make them; DENIED is only for those who might not.
 //   M7  A read returns the bytes as of its transaction's index, whatever becomes of the transaction.
 
 #ifndef SIM_MODEL_H
@@ -18,6 +20,7 @@
 
 #include <stdbool.h>
 
+#include "core/core.h"
 #include "disk.h"
 #include "wire/request.h"
 #include "wire/system_region.h"
@@ -34,6 +37,7 @@ struct submission {
     struct submission *peer; // of the same session and sequence
     uint64_t number;
     uint32_t client;
+    const struct credentials *credentials;
     enum submission_state state;
     uint32_t attempts_open; // attempts that may still commit
     uint32_t attempts;
@@ -41,7 +45,9 @@ struct submission {
     bool fenced;       // its session had another holder when it was last submitted
     // As classified when submitted: all right; the core may refuse it; it touches the system region.
     bool valid, odd, system;
-    uint64_t step; // when the first of the open attempts was submitted
+    bool may_be_denied; // as of one of the states that it met, or may have met
+    uint64_t known;     // the last durable record when it was first submitted in this life
+    uint64_t step;      // when the first of the open attempts was submitted
     uint64_t session, holder, sequence, index;
     struct reply reply; // the last one
     size_t size;
@@ -55,6 +61,7 @@ struct model_region {
     uint64_t size, size_max;
     uint64_t created_index;
     uint64_t changed_index; // of the last record that changed its entry of the catalog
+    uint32_t owner, group, mode;
     char name[64];
 };
 
@@ -74,8 +81,10 @@ struct model_node {
 struct model *model_new(const struct disk *disk, const struct model_node *node);
 void model_free(struct model *model);
 
-// The bytes are copied.
-struct submission *model_submission_new(struct model *model, uint32_t client, const void *bytes, size_t size);
+// The bytes are copied; the credentials (NULL: all is allowed) are not.
+struct submission *model_submission_new(struct model *model, uint32_t client,
+                                        const struct credentials *credentials, const void *bytes,
+                                        size_t size);
 void model_submitted(struct model *model, struct submission *submission);
 // The token of its present attempt, and the submission that a token belongs to.
 uint64_t submission_token(const struct submission *submission);

@@ -28,7 +28,7 @@ struct script {
 // ---- Requests
 
 static struct submission *send(struct script *script, const void *bytes, size_t size) {
-    struct submission *submission = model_submission_new(script->world->model, 0, bytes, size);
+    struct submission *submission = model_submission_new(script->world->model, 0, NULL, bytes, size);
     if (!world_submit(script->world, submission)) {
         sim_trace("refused for now");
     }
@@ -99,6 +99,7 @@ static void commit(struct script *script, uint64_t address, bool reads, const ch
     head->holder = script->holder;
     head->sequence = ++script->sequence;
     head->index = script->world->node.applied;
+    head->epoch = script->world->node.epoch;
     script->last = send(script, bytes, used);
 }
 
@@ -111,7 +112,7 @@ static void show(const struct script *script, uint32_t number, uint64_t offset, 
         return;
     }
     for (uint64_t i = 0; i < size; i++) {
-        uint8_t byte = view->data[offset + i];
+        uint8_t byte = script->world->replica.maps[number].data[offset + i];
         text[i] = (char)(byte == 0 ? '.' : byte < ' ' || byte > '~' ? '?' : byte);
     }
     sim_trace("region %u at %llu: %s", number, (unsigned long long)offset, text);

@@ -78,7 +78,7 @@ uint32_t shop_region(const struct world *world) {
 // What libshelf has from its node, the structures have here from the image alone.
 shelf_result shelf_region_info_get(shelf *s, shelf_region region, struct shelf_region_info *ret_info) {
     const struct tx_host *host = (const void *)s;
-    const struct region_view *view = &host->image->regions[region];
+    const struct region_view *view = &atomic_load(&host->replica)->image->regions[region];
     if (atomic_load_explicit(&view->state, memory_order_acquire) != REGION_LIVE) {
         return SHELF_NOT_FOUND;
     }
@@ -262,7 +262,7 @@ void shop_check(struct shop *shop, struct tx_host *host) {
     SOMETIMES(SIM_STRUCTURES_CHECKED);
     struct shelf_tx *tx;
     shelf_map map;
-    struct shelf_alloc_audit audit;
+    struct shelf_alloc_sums audit;
     uint64_t count = 0;
     uint64_t right = 0;
     shelf_result result = tx_begin(host, SHELF_READ_ONLY, &tx);

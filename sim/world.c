@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/assert.h"
 #include "base/bits.h"
@@ -26,52 +25,6 @@ static bool chance(struct world *world, uint64_t per_1000) {
 
 // ---- Memory
 
-static void *pages_take(size_t size) {
-    void *memory =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    ASSERT(memory != MAP_FAILED);
-    return memory;
-}
-
-static void pages_give(void *memory, size_t size) {
-    int result = munmap(memory, size);
-    ASSERT(result == 0);
-}
-
-static void map_make(struct map *map, uint64_t size_max) {
-    uint64_t pages = divide_up(size_max, PAGE_SIZE);
-    uint64_t blocks = divide_up(pages, TABLE_BLOCK_PAGES);
-    *map = (struct map){.size_max = size_max,
-                        .data_bytes = size_max,
-                        .version_bytes = size_max / LINE_SIZE * sizeof(uint64_t),
-                        .page_bytes = blocks * TABLE_BLOCK_PAGES * sizeof(struct page_entry),
-                        .block_bytes = blocks * sizeof(struct block_entry),
-                        .bit_bytes = divide_up(pages, 64) * sizeof(uint64_t)};
-    map->memory.data = pages_take(map->data_bytes);
-    map->memory.versions = pages_take(map->version_bytes);
-    map->memory.data_view = map->memory.data;
-    map->memory.versions_view = map->memory.versions;
-    map->memory.pages = pages_take(map->page_bytes);
-    map->memory.blocks = pages_take(map->block_bytes);
-    for (size_t i = 0; i < ARRAY_COUNT(map->memory.bits); i++) {
-        map->memory.bits[i] = pages_take(map->bit_bytes);
-    }
-}
-
-static void map_free(struct map *map) {
-    if (!map->memory.data) {
-        return;
-    }
-    pages_give(map->memory.data, map->data_bytes);
-    pages_give(map->memory.versions, map->version_bytes);
-    pages_give(map->memory.pages, map->page_bytes);
-    pages_give(map->memory.blocks, map->block_bytes);
-    for (size_t i = 0; i < ARRAY_COUNT(map->memory.bits); i++) {
-        pages_give(map->memory.bits[i], map->bit_bytes);
-    }
-    *map = (struct map){0};
-}
-
 static void node_free(struct world *world) {
     for (size_t i = 0; i < MAPS_MAX; i++) {
         map_free(&world->maps[i]);
@@ -83,6 +36,7 @@ static void node_free(struct world *world) {
     if (world->memory) {
         pages_give(world->memory, world->memory_size);
         pages_give(world->image, sizeof(struct image));
+        pages_give(world->maps_readers, REGION_NUMBERS * sizeof(struct region_map));
     }
     world->memory = NULL;
     world->core = NULL;
@@ -126,6 +80,19 @@ static void line_check(const struct world *world, uint32_t number, uint64_t plac
               (unsigned long long)place, (unsigned long long)applied);
 }
 
+// I5 of wire/image.h.
+static void page_check(const struct world *world, uint32_t number, uint64_t page) {
+    const struct region_memory *memory = &world->maps[number].memory;
+    uint64_t word = atomic_load_explicit(&memory->page_versions[page], memory_order_relaxed);
+    uint64_t newest = 0;
+    for (uint64_t i = 0; i < LINES_PER_PAGE; i++) {
+        newest = max_u64(
+            newest, atomic_load_explicit(&memory->versions[page * LINES_PER_PAGE + i], memory_order_relaxed));
+    }
+    SIM_CHECK(word == newest, "region %u page %llu has version word %llu, but its newest line %llu", number,
+              (unsigned long long)page, (unsigned long long)word, (unsigned long long)newest);
+}
+
 void world_image_check(const struct world *world) {
     for (uint32_t number = 2; number < MAPS_MAX; number++) {
         const struct model_region *region = model_region(world->model, number);
@@ -146,6 +113,9 @@ void world_image_check(const struct world *world) {
                   (unsigned long long)region->size);
         for (uint64_t place = 0; place < size / LINE_SIZE; place++) {
             line_check(world, number, place);
+        }
+        for (uint64_t page = 0; page < size / PAGE_SIZE; page++) {
+            page_check(world, number, page);
         }
     }
     for (uint64_t page = 0; page < SYSTEM_REGION_BYTES / PAGE_SIZE; page++) {
@@ -276,6 +246,9 @@ static void on_reply(struct world *world, const struct reply *reply) {
 
 static void on_opened(struct world *world) {
     SIM_CHECK(!world->node.opened, "opened twice");
+    size_t size; // nothing depends on it any more: what is in it now would be noticed
+    void *memory = core_recovery_memory(world->core, &size);
+    memset(memory, 0xa5, size);
     uint64_t known = model_known(world->model);
     SIM_CHECK(image_applied(world) == known, "opened at %llu, but record %llu is durable",
               (unsigned long long)image_applied(world), (unsigned long long)known);
@@ -297,7 +270,9 @@ static bool world_event(struct world *world, struct event *event) {
     report.step++;
     event->now_ms = world->now_ms;
     event->hold_record = world->faults_on && chance(world, world->plan.hold_chance);
+    event->defer_apply = world->faults_on && chance(world, world->plan.defer_chance);
     core_step(world->core, event, &effects);
+    world->apply_due = effects.apply_due;
     bool stopped_before = world->node.stopped;
     world->node.stopped = effects.stopped;
     step_check(world);
@@ -321,7 +296,8 @@ bool world_submit(struct world *world, struct submission *submission) {
     struct event event = {.kind = EVENT_SUBMIT,
                           .request = submission->bytes,
                           .request_size = submission->size,
-                          .token = submission_token(submission)};
+                          .token = submission_token(submission),
+                          .credentials = submission->credentials};
     sim_trace("client %u: submits request %llu, attempt %u (%llx.%llu)", submission->client,
               (unsigned long long)submission->number, submission->attempts,
               (unsigned long long)submission->session, (unsigned long long)submission->sequence);
@@ -339,19 +315,6 @@ void world_checkpoint(struct world *world) {
 }
 
 // ---- Ios
-
-static void io_map(struct world *world, struct io *io) {
-    SIM_CHECK(io->file.region < MAPS_MAX && io->size <= io->size_max, "memory for region %u of %llu bytes",
-              io->file.region, (unsigned long long)io->size);
-    struct map *map = &world->maps[io->file.region];
-    if (!map->memory.data) {
-        map_make(map, io->size_max);
-    }
-    SIM_CHECK(map->size_max == io->size_max && map->size <= io->size,
-              "region %u is mapped anew with other sizes", io->file.region);
-    map->size = io->size;
-    io->memory = map->memory;
-}
 
 // The pointers stay readable until the node ends.
 static void io_unmap(struct world *world, const struct io *io) {
@@ -441,38 +404,30 @@ static void io_perform(struct world *world, const struct flight *flight) {
         return;
     }
     switch ((enum io_kind)io->kind) {
-    case IO_READ:
-        disk_read(world->disk, io->file, io->offset, io->buffer, io->size);
-        break;
     case IO_WRITE:
         io_write(world, flight);
-        break;
-    case IO_SYNC:
-        disk_sync(world->disk, io->file, flight->stamp);
         break;
     case IO_RESERVE:
         if (world->no_space && io->size > disk_length(world->disk, io->file)) {
             io->result = IO_RESULT_NO_SPACE;
             world->node.no_space_step = report.step;
         } else {
-            disk_reserve(world->disk, io->file, io->size);
+            disk_io(world->disk, io, flight->stamp, world->stamp);
         }
         break;
+    case IO_READ:
+    case IO_SYNC:
     case IO_LENGTH:
-        io->size = disk_length(world->disk, io->file);
-        break;
     case IO_PUBLISH:
-        disk_publish(world->disk);
-        break;
     case IO_REMOVE:
-        disk_remove_region(world->disk, io->file.region);
+        disk_io(world->disk, io, flight->stamp, world->stamp);
         break;
     case IO_MAP:
         if (world->faults_on && chance(world, world->plan.no_memory_chance)) {
             io->result = IO_RESULT_NO_MEMORY;
             world->node.no_memory_step = report.step;
         } else {
-            io_map(world, io);
+            map_io(world->maps, MAPS_MAX, io);
         }
         break;
     case IO_UNMAP:
@@ -506,24 +461,10 @@ static void io_perform_partly(struct world *world, const struct flight *flight, 
             SOMETIMES(SIM_CRASH_TORN_LOG_WRITE);
         }
     } else if (random_chance(&world->random, 1, 2)) {
-        switch ((enum io_kind)io->kind) {
-        case IO_SYNC:
-            disk_sync(world->disk, io->file, flight->stamp);
-            break;
-        case IO_RESERVE:
-            disk_reserve(world->disk, io->file, io->size);
-            break;
-        case IO_PUBLISH:
-            disk_publish(world->disk);
-            break;
-        case IO_REMOVE:
-            disk_remove_region(world->disk, io->file.region);
-            break;
-        case IO_SWAP_EPOCH:
+        if (io->kind == IO_SWAP_EPOCH) {
             io_swap_epoch(world, io);
-            break;
-        default:
-            break;
+        } else if (disk_io_changes(io)) {
+            disk_io(world->disk, io, flight->stamp, world->stamp);
         }
     }
 }
@@ -538,7 +479,9 @@ void world_start(struct world *world) {
     world->memory_size = core_size(config);
     world->memory = pages_take(world->memory_size);
     world->image = pages_take(sizeof(struct image));
-    world->core = core_init(world->memory, config, world->image);
+    world->maps_readers = pages_take(REGION_NUMBERS * sizeof(struct region_map));
+    world->core = core_init(world->memory, config, world->image, world->maps_readers);
+    world->replica = (struct replica){.image = world->image, .maps = world->maps_readers};
     world->life++;
     world->node.opened = world->node.stopped = world->node.closing = false;
     world->node.applied = 0;
@@ -810,6 +753,11 @@ static void world_step(struct world *world, bool draining) {
         return;
     }
     space_comes_and_goes(world);
+    if (world->apply_due && (draining || random_chance(&world->random, 1, 4))) {
+        struct event event = {.kind = EVENT_GO_ON};
+        world_event(world, &event);
+        return;
+    }
     if (world->faults_on && world->crashes < world->plan.crashes_max &&
         chance(world, world->plan.crash_chance)) {
         world_crash(world, random_chance(&world->random, 2, 3), NULL);
@@ -898,7 +846,8 @@ static void drain(struct world *world) {
     world->hold_checkpoint = false;
     for (uint64_t steps = 0; !world->over; steps++) {
         bool done = world->core && world->node.opened && !world->node.stopped && !world->no_space &&
-                    !anybody_waits(world) && world->flight_count == 0 && !core_work_pending(world->core);
+                    !anybody_waits(world) && world->flight_count == 0 && !world->apply_due &&
+                    !core_work_pending(world->core);
         if (done) {
             break;
         }

@@ -9,6 +9,7 @@
 #include "audit.h"
 #include "core/core.h"
 #include "disk.h"
+#include "memory.h"
 #include "model.h"
 
 #define CLIENTS_MAX 6u
@@ -33,7 +34,9 @@ struct plan {
     uint32_t crash_chance;
     uint32_t crashes_max;
     uint32_t close_chance; // clean restarts
+    bool users;            // clients are of different users; else all may do everything
     uint32_t hold_chance;  // that a step begins no record
+    uint32_t defer_chance; // that a step need not apply
     uint32_t shop_chance;  // that a client works on structures
     uint32_t flood_chance; // of a session that nobody uses any more: the table fills
     uint32_t no_space_chance, no_memory_chance;
@@ -54,12 +57,6 @@ struct flight { // an io between its issue and its answer
     uint64_t digest; // of a write's bytes: they must stay as they are
 };
 
-struct map { // memory of a region
-    struct region_memory memory;
-    size_t data_bytes, version_bytes, page_bytes, block_bytes, bit_bytes;
-    uint64_t size, size_max;
-};
-
 struct client;
 
 struct world {
@@ -74,6 +71,8 @@ struct world {
     size_t memory_size;
     struct core *core;
     struct image *image;
+    struct region_map *maps_readers; /* where programs read each region */
+    struct replica replica;          /* both, for them */
     struct map maps[MAPS_MAX], maps_old[MAPS_MAX];
     size_t map_old_count;
     struct flight flights[FLIGHTS_MAX];
@@ -88,6 +87,7 @@ struct world {
     bool no_space;
     uint32_t no_space_writes; // then so many out of 1000 writes fail, too; reservations always do
     bool hold_checkpoint;
+    bool apply_due; // deferred: the core must be told to go on
     bool closed;
     bool eio_given;          // in this life: the node has to stop
     bool damaged;            // rot or misdirection has happened: CORRUPT is a right end

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* check.c: `exchange check`: replays the input in ordinary memory and compares. */
+/*
+ * check.c: `exchange check`: replays the input in ordinary memory and compares. With gateways the order in which their
+ * inputs were taken is part of what is stored; replay.c works through it.
+ */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -8,6 +11,7 @@
 #include "input.h"
 #include "options.h"
 #include "plain.h"
+#include "replay.h"
 #include "report.h"
 
 static bool input_take(const struct options *options, const struct state *state, struct input *ret_input) {
@@ -34,13 +38,14 @@ static bool input_fits(const struct options *options, const struct state *state,
     return false;
 }
 
-static void findings_json(const struct findings *findings, uint64_t position) {
+static void findings_json(const struct findings *findings) {
     json_t *list = json_array();
     for (unsigned i = 0; i < findings->count; i++)
         json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", findings->list[i].name, "ok",
                                               findings->list[i].good, "detail", findings->list[i].detail));
-    json_t *json = json_pack("{s:b, s:I, s:s, s:o}", "ok", findings->good, "position", (json_int_t)position,
-                             "trades_sha256", findings->trades_sha256, "checks", list);
+    json_t *json =
+        json_pack("{s:b, s:I, s:s, s:o}", "ok", findings->good, "position", (json_int_t)findings->position,
+                  "trades_sha256", findings->trades_sha256, "checks", list);
     json_dumpf(json, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(json);
@@ -55,35 +60,51 @@ static void findings_print(const struct findings *findings) {
     }
 }
 
-static int store_check(const struct options *options, struct store *store) {
-    struct findings findings;
+/* Works through the one input, up to the position. */
+static int input_replay(const struct options *options, const struct state *state, struct plain *plain) {
     struct input input;
+    if (!input_take(options, state, &input))
+        return EXIT_CODE_INPUT;
+    bool fits = input_fits(options, state, &input);
+    for (uint64_t i = 0; fits && i < state->position; i++)
+        plain_apply(plain, &input.events[i]);
+    input_free(&input);
+    return fits ? EXIT_CODE_OK : EXIT_CODE_INPUT;
+}
+
+/* What was replayed led to `position`; the rest is compared if the exchange is still there. */
+static int store_compare(const struct options *options, struct store *store, const struct plain *plain,
+                         uint64_t position, struct findings *findings) {
+    shelf_result result = exchange_compare(store, plain, findings);
+    if (result == SHELF_CONFLICT || (result == SHELF_OK && findings->position != position)) {
+        fputs("exchange: it went on while it was compared; stop the engine for the time of the check\n",
+              stderr);
+        return EXIT_CODE_SHELF;
+    }
+    if (result != SHELF_OK)
+        return shelf_failed("comparing", result);
+    if (options->json)
+        findings_json(findings);
+    else
+        findings_print(findings);
+    return findings->good ? EXIT_CODE_OK : EXIT_CODE_DIFFERENT;
+}
+
+static int store_check(const struct options *options, struct store *store) {
+    struct findings findings = {.good = true};
     struct state state;
     struct plain plain;
 
     shelf_result result = store_state(store, &state);
     if (result != SHELF_OK)
         return shelf_failed("reading the state", result);
-    if (!input_take(options, &state, &input))
-        return EXIT_CODE_INPUT;
-    if (!input_fits(options, &state, &input)) {
-        input_free(&input);
-        return EXIT_CODE_INPUT;
-    }
     plain_init(&plain);
-    for (uint64_t i = 0; i < state.position; i++)
-        plain_apply(&plain, &input.events[i]);
-    result = exchange_compare(store, &plain, &findings);
+    int code = store->has_gateways ? arrivals_replay(options, store, &plain, &findings)
+                                   : input_replay(options, &state, &plain);
+    if (code == EXIT_CODE_OK)
+        code = store_compare(options, store, &plain, state.position, &findings);
     plain_free(&plain);
-    input_free(&input);
-    if (result != SHELF_OK)
-        return shelf_failed("comparing", result);
-
-    if (options->json)
-        findings_json(&findings, state.position);
-    else
-        findings_print(&findings);
-    return findings.good ? EXIT_CODE_OK : EXIT_CODE_DIFFERENT;
+    return code;
 }
 
 int command_check(const struct options *options) {

@@ -166,6 +166,32 @@ bool input_again(const struct origin *origin, size_t position, struct input *ret
     return input_load(origin->path, ret_input, ret_error);
 }
 
+void input_keep_lane(struct input *input, uint32_t lane, uint32_t lanes) {
+    size_t kept = 0;
+    for (size_t i = 0; i < input->count; i++) {
+        if (input->events[i].id % lanes == lane)
+            input->events[kept++] = input->events[i];
+    }
+    input->count = kept;
+}
+
+/* How much of the flow it takes to fill a lane is found out by taking more and more of it. */
+bool input_lane_again(const struct origin *origin, uint32_t lane, uint32_t lanes, size_t count,
+                      struct input *ret_input, char ret_error[INPUT_ERROR_MAX]) {
+    for (size_t whole = count * lanes;; whole *= 2) {
+        struct input input = {0};
+        if (!input_again(origin, whole, &input, ret_error))
+            return false;
+        input_keep_lane(&input, lane, lanes);
+        if (input.count >= count || origin->kind == ORIGIN_FILE) {
+            input.count = input.count < count ? input.count : count;
+            *ret_input = input;
+            return true;
+        }
+        input_free(&input);
+    }
+}
+
 void input_free(struct input *input) {
     free(input->events);
     input->events = NULL;
@@ -174,6 +200,8 @@ void input_free(struct input *input) {
 bool origin_equal(const struct origin *a, const struct origin *b) {
     if (a->kind != b->kind)
         return false;
+    if (a->kind == ORIGIN_GATEWAYS)
+        return true;
     if (a->kind == ORIGIN_FLOW)
         return a->seed == b->seed && a->flow_version == b->flow_version;
     return a->size == b->size && memcmp(a->sha256, b->sha256, sizeof(a->sha256)) == 0;
@@ -182,6 +210,10 @@ bool origin_equal(const struct origin *a, const struct origin *b) {
 void origin_text(const struct origin *origin, char ret_text[ORIGIN_TEXT_MAX]) {
     if (origin->kind == ORIGIN_FLOW) {
         snprintf(ret_text, ORIGIN_TEXT_MAX, "the generated flow of seed %" PRIu64, origin->seed);
+        return;
+    }
+    if (origin->kind == ORIGIN_GATEWAYS) {
+        snprintf(ret_text, ORIGIN_TEXT_MAX, "what its gateways submit");
         return;
     }
     const char *name = strrchr(origin->path, '/');

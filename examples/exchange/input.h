@@ -26,6 +26,14 @@ bool input_generate(uint64_t seed, size_t count, struct input *ret_input, char r
 bool input_again(const struct origin *origin, size_t position, struct input *ret_input,
                  char ret_error[INPUT_ERROR_MAX]);
 
+/* Keeps the events whose order id leaves `lane` when divided by `lanes`, in order. What happens to one order stays in one
+ * lane, so lanes may overtake one another. */
+void input_keep_lane(struct input *input, uint32_t lane, uint32_t lanes);
+
+/* The first `count` events of a lane of the input that `origin` tells, as input_again(). Fewer if it has no more. */
+bool input_lane_again(const struct origin *origin, uint32_t lane, uint32_t lanes, size_t count,
+                      struct input *ret_input, char ret_error[INPUT_ERROR_MAX]);
+
 void input_free(struct input *input);
 
 /* Are these the same input? A flow is the same at any length, and a file at any place, compressed or not. */

@@ -1,11 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * records.h: everything that the exchange keeps in its region, and how one thing leads to the next.
+ * records.h: everything that the exchange keeps in its regions, and how one thing leads to the next.
  *
  *   root "state"    -> struct state       one; position in the input, tally, where the ladders begin
  *   root "accounts" -> struct account[ACCOUNTS]
  *   map  "orders"      order id -> address of struct order
  *   stream "trades"    struct trade, oldest first
+ *
+ * With gateways (the events come from several processes):
+ *
+ *   root "taken"    -> struct taken       how far each gateway's inbox has been worked through
+ *   stream "arrivals"  struct stretch[]   a record a transaction: which events it took, in this order
+ *
+ * and in the region "inbox", so that a gateway never writes into the exchange itself:
+ *
+ *   root "gateways" -> struct gateways    the bell, and who they are
+ *   stream "inbox.NAME" struct event      what that gateway submitted; its length is the gateway's position in its input
  *
  *   state.ladders[side] -> ladder (ladder.h): price -> address of struct level
  *   struct level -> first order -> next -> ... -> last order, oldest first
@@ -19,11 +29,13 @@
  *   I2  A level exists if and only if it has orders; `count` and `volume` are sums over them.
  *   I3  The map holds exactly the orders that rest or wait for their deleted event (rule R4).
  *   I4  state.position counts the events whose effects are here, all of each, and each exactly once.
+ *   I5  With gateways it is the sum over `taken`, and the stretches of each gateway follow one another from 0 to there.
  */
 #ifndef EXCHANGE_RECORDS_H
 #define EXCHANGE_RECORDS_H
 
 #include <shelf.h>
+#include <stddef.h>
 
 #include "rules.h"
 
@@ -35,9 +47,24 @@
 #define TYPE_STATE    UINT64_C(0x7374617465)     /* "state" */
 #define TYPE_ACCOUNTS UINT64_C(0x6163636f756e74) /* "account" */
 
+#define ROOT_TAKEN       "taken"
+#define STREAM_ARRIVALS  "arrivals"
+#define REGION_INBOX     "inbox"
+#define ROOT_GATEWAYS    "gateways"
+#define TYPE_TAKEN       UINT64_C(0x74616b656e)     /* "taken" */
+#define TYPE_GATEWAYS    UINT64_C(0x67617465776179) /* "gateway" */
+#define SESSION_ENGINE   "engine"                   /* whoever holds it matches; an older holder is fenced */
+#define GATEWAYS_MAX     16u
+#define GATEWAY_NAME_MAX 31u
+
 #define ORIGIN_PATH_MAX 256u
 
-enum origin_kind { ORIGIN_FILE = 1, ORIGIN_FLOW = 2 };
+enum origin_kind {
+    ORIGIN_FILE = 1,
+    ORIGIN_FLOW = 2,
+    ORIGIN_GATEWAYS =
+        3, /* of the exchange: what comes through its gateways, each of which has an input of its own */
+};
 
 /* Which input the state follows from. Another one is refused. */
 struct origin {
@@ -77,6 +104,32 @@ struct level {
     shelf_addr last;  /* youngest */
 };
 
+struct taken {
+    uint64_t counts[GATEWAYS_MAX]; /* I5; by number of the gateway */
+};
+
+/* `count` events of one gateway, from the one at `first` in its inbox. */
+struct stretch {
+    uint32_t gateway;
+    uint32_t count;
+    uint64_t first;
+};
+
+struct gateway {
+    char name[GATEWAY_NAME_MAX + 1];
+    uint32_t lane, lanes; /* it submits the events whose order id leaves `lane` when divided by `lanes` */
+    shelf_addr inbox;     /* a shelf_stream */
+    struct origin origin; /* of those events */
+};
+
+/* The bell counts all events ever submitted. It has a line for itself: whoever rings it disturbs no reader of the rest. */
+struct gateways {
+    uint64_t bell;
+    uint64_t unused[7];
+    uint64_t count; /* they are never removed, so a number means the same gateway for ever */
+    struct gateway list[GATEWAYS_MAX];
+};
+
 #define LADDER_FANOUT 64u /* one bit of a 64-bit word each */
 
 struct ladder_node {
@@ -85,9 +138,12 @@ struct ladder_node {
 };
 
 _Static_assert(sizeof(struct order) == SHELF_LINE_SIZE, "an order is one line");
+_Static_assert(offsetof(struct gateways, count) == SHELF_LINE_SIZE, "the bell has a line for itself");
 
 /* The layout hashes that the roots carry. */
 uint64_t layout_state(void);
 uint64_t layout_accounts(void);
+uint64_t layout_taken(void);
+uint64_t layout_gateways(void);
 
 #endif

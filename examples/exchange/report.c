@@ -98,5 +98,13 @@ int shelf_failed(const char *doing, shelf_result result) {
     const char *detail = shelf_detail();
     fprintf(stderr, "exchange: %s: %s: %s%s%s\n", doing, shelf_result_name(result), detail,
             *detail ? ". " : "", shelf_result_text(result));
-    return EXIT_CODE_SHELF;
+    return result == SHELF_FENCED ? EXIT_CODE_REPLACED : EXIT_CODE_SHELF;
+}
+
+int gateways_missing(const char *where) {
+    fprintf(stderr,
+            "exchange: %s follows from an input of its own (exchange run) and has no gateways; start them in "
+            "another directory.\n",
+            where);
+    return EXIT_CODE_INPUT;
 }

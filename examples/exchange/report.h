@@ -38,7 +38,10 @@ void latencies_sort(struct latencies *latencies);
 double latencies_us(const struct latencies *latencies, double percent);
 void latencies_free(struct latencies *latencies);
 
-/* Prints "exchange: DOING: what happened. What to do." for a failed call and returns EXIT_CODE_SHELF. */
+/* Prints "exchange: DOING: what happened. What to do." for a failed call and returns the exit code for it. */
 int shelf_failed(const char *doing, shelf_result result);
+
+/* The same for an exchange that follows from a single input. */
+int gateways_missing(const char *where);
 
 #endif

@@ -42,6 +42,7 @@ struct event {
     uint32_t price;
     uint8_t action; /* enum event_action */
     uint8_t side;   /* enum side */
+    uint8_t unused[2];
 };
 
 struct trade {

@@ -6,21 +6,18 @@
  * transactions as everything else, and so the first event to work on is always the one at the stored position: after
  * a finished run, after a kill -9 in mid-commit, or after a commit whose outcome the dead process never learned.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "engine.h"
 #include "input.h"
+#include "life.h"
 #include "options.h"
 #include "report.h"
+#include "settle.h"
 #include "trades.h"
 #include "try.h"
 
@@ -28,45 +25,17 @@ struct run {
     const struct options *options;
     struct input input;
     struct store store;
-    struct state state;  /* as of the last commit; at the end: what the summary reports */
-    uint64_t position;   /* durable */
-    uint64_t resumed_at; /* the position that this run began with */
+    shelf_session *session; /* the engine's: there is one at a time */
+    struct state state;     /* as of the last commit; at the end: what the summary reports */
+    uint64_t position;      /* durable */
+    uint64_t resumed_at;    /* the position that this run began with */
     uint64_t conflicts;
     uint64_t growths; /* times that the region was made larger */
     uint64_t began_ns, ended_ns;
     uint64_t matching_ns; /* in the engine, without commits */
     struct latencies commits;
-    int acks; /* file descriptor, or -1 */
-    pthread_t killer;
-    bool killing;
+    struct life life;
 };
-
-static volatile sig_atomic_t stop_wanted;
-
-static void on_stop_signal(int number) {
-    (void)number;
-    stop_wanted = 1;
-}
-
-/* ---- The end, on request ---- */
-
-/* Kills this process somewhere in the next moments, which main thread spends committing: before, in the middle of, or
- * after the write to the disk. */
-static void *killer_main(void *unused) {
-    uint64_t dice = 0;
-    (void)unused;
-    if (getrandom(&dice, sizeof(dice), 0) != sizeof(dice))
-        dice = clock_ns();
-    uint64_t at_ns = clock_ns() + dice % 300000;
-    while (clock_ns() < at_ns)
-        continue;
-    kill(getpid(), SIGKILL);
-    return NULL;
-}
-
-static void killer_start(struct run *run) {
-    run->killing = pthread_create(&run->killer, NULL, killer_main, NULL) == 0;
-}
 
 /* ---- Events ---- */
 
@@ -84,19 +53,18 @@ static shelf_result events_try(struct run *run, size_t count, bool *ret_full) {
     uint64_t began_ns = clock_ns();
 
     *ret_full = false;
-    TRY(shelf_begin(run->store.s, SHELF_READ_WRITE, &tx));
+    TRY(shelf_session_begin(run->session, SHELF_READ_WRITE, &tx));
     shelf_result result = events_apply(run, tx, count, &turn);
     if (result != SHELF_OK) {
         *ret_full = result == SHELF_NO_SPACE;
         shelf_abort(tx);
         return result;
     }
-    if (run->options->kill_after && !run->killing &&
-        run->position + count >= run->resumed_at + run->options->kill_after)
-        killer_start(run);
+    if (run->options->kill_after && run->position + count >= run->resumed_at + run->options->kill_after)
+        life_kill_soon(&run->life);
 
     uint64_t applied_ns = clock_ns();
-    TRY(shelf_commit(tx, NULL)); /* here it becomes durable */
+    TRY(commit_settled(run->session, tx)); /* here it becomes durable */
     uint64_t committed_ns = clock_ns();
     run->matching_ns += applied_ns - began_ns;
     latencies_add(&run->commits, committed_ns - applied_ns);
@@ -117,19 +85,6 @@ static shelf_result events_run(struct run *run, size_t count) {
         } else {
             return result;
         }
-    }
-}
-
-/* Tells the outside what is durable: a kill cannot take it back, so whoever reads it can check what a restart finds. */
-static void position_acknowledge(struct run *run) {
-    char text[32];
-    if (run->acks < 0)
-        return;
-    int size = snprintf(text, sizeof(text), "%020" PRIu64 "\n", run->position);
-    if (pwrite(run->acks, text, (size_t)size, 0) != size) {
-        fprintf(stderr, "exchange: %s: cannot be written: %s\n", run->options->acks, strerror(errno));
-        close(run->acks);
-        run->acks = -1;
     }
 }
 
@@ -158,15 +113,14 @@ static shelf_result input_run(struct run *run) {
         if (result != SHELF_OK)
             break;
         run->position += count;
-        position_acknowledge(run);
+        life_promise(&run->life, run->position);
         if (progress)
             progress_print(run, &progress_ns, false);
     }
     run->ended_ns = clock_ns();
     if (progress)
         progress_print(run, &progress_ns, true);
-    if (run->killing)
-        pthread_join(run->killer, NULL); /* does not return */
+    life_end(&run->life);
     return result;
 }
 
@@ -254,7 +208,7 @@ static int run_report(struct run *run) {
         summary_json(run, sha256);
     else
         summary_print(run, sha256);
-    if (run->options->kill_after && !run->killing)
+    if (run->options->kill_after && !run->life.killing)
         fputs("exchange: the input ended before --kill-after was reached; nothing was killed\n", stderr);
     return EXIT_CODE_OK;
 }
@@ -293,8 +247,14 @@ static int store_run(struct run *run) {
     if (code != EXIT_CODE_OK)
         return code;
 
+    /* With the session in hand nobody else moves the position any more, so now it is worth looking at. */
+    result = shelf_session_open(run->store.s, SESSION_ENGINE, &run->session);
+    if (result == SHELF_OK)
+        result = store_state(&run->store, &run->state);
+    if (result != SHELF_OK)
+        return shelf_failed("taking the engine's place", result);
     run->position = run->resumed_at = run->state.position;
-    position_acknowledge(run);
+    life_promise(&run->life, run->position);
     result = input_run(run);
     if (result != SHELF_OK) {
         char doing[128];
@@ -306,23 +266,14 @@ static int store_run(struct run *run) {
     return run_report(run);
 }
 
-static bool acks_open(struct run *run) {
-    if (!run->options->acks)
-        return true;
-    run->acks = open(run->options->acks, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    if (run->acks < 0)
-        fprintf(stderr, "exchange: %s: cannot be opened: %s\n", run->options->acks, strerror(errno));
-    return run->acks >= 0;
-}
-
 int command_run(const struct options *options) {
-    struct run run = {.options = options, .acks = -1};
+    struct run run = {.options = options};
     int code = EXIT_CODE_INPUT;
 
-    if (!acks_open(&run))
+    if (!life_begin(&run.life, options->acks))
         return EXIT_CODE_USAGE;
     if (!input_take(&run))
-        goto out_acks;
+        goto out_life;
 
     shelf_result result = store_open(options->where, &run.input.origin, &run.store);
     if (result != SHELF_OK) {
@@ -330,9 +281,9 @@ int command_run(const struct options *options) {
         goto out_input;
     }
     /* Ctrl-C ends the run after the transaction under way; anything harder is fine as well. */
-    signal(SIGINT, on_stop_signal);
-    signal(SIGTERM, on_stop_signal);
+    life_stoppable();
     code = store_run(&run);
+    shelf_session_close(run.session);
     result = store_close(&run.store);
     if (result != SHELF_OK && code == EXIT_CODE_OK)
         code = shelf_failed("closing", result);
@@ -340,8 +291,7 @@ int command_run(const struct options *options) {
 out_input:
     latencies_free(&run.commits);
     input_free(&run.input);
-out_acks:
-    if (run.acks >= 0)
-        close(run.acks);
+out_life:
+    life_end(&run.life);
     return code;
 }

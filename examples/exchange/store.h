@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* store.h: opening the exchange's region, or making it. */
+/* store.h: opening the exchange's regions, or making them. */
 #ifndef EXCHANGE_STORE_H
 #define EXCHANGE_STORE_H
 
 #include <shelf.h>
 #include <stdbool.h>
 
+#include "inbox.h"
 #include "records.h"
 
 /* The open exchange: a shelf, and where everything in it begins. Owned by whoever opened it. */
@@ -16,6 +17,10 @@ struct store {
     shelf_addr accounts; /* struct account[ACCOUNTS] */
     shelf_map orders;
     shelf_stream trades;
+    bool has_gateways; /* the following three are set */
+    shelf_addr taken;  /* struct taken */
+    shelf_stream arrivals;
+    struct inbox inbox;
     struct shelf_info recovered; /* as the open found it */
 };
 

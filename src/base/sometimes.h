@@ -16,6 +16,8 @@
     X(LOG_NO_SPACE)                  \
     X(LOG_NO_SPACE_RESUMED)          \
     X(HINT_WRITTEN)                  \
+    X(APPLY_WHILE_WRITING)           \
+    X(APPLY_BEHIND)                  \
     X(CHECKPOINT_BEGUN)              \
     X(CHECKPOINT_DURABLE)            \
     X(CHECKPOINT_COPY_ON_WRITE)      \
@@ -26,20 +28,26 @@
     X(ADMIT_DUPLICATE)               \
     X(ADMIT_DUPLICATE_WAITED)        \
     X(ADMIT_OPERATION_ON_OVERLAY)    \
+    X(OVERLAY_OF_THREE)              \
     X(ADMIT_REFUSED_NO_ROOM)         \
     X(ADMIT_GROUPED)                 \
+    X(ADMIT_DENIED)                  \
     X(SESSION_OPENED)                \
     X(SESSION_RESUMED)               \
     X(SESSION_EXPIRED_IDLE)          \
     X(SESSION_EXPIRED_ASKED)         \
     X(SESSION_HOLDER_FENCED)         \
     X(SESSION_BELOW_WINDOW)          \
+    X(SESSION_DENIED)                \
     X(SEQUENCE_FENCED)               \
     X(REGION_CREATED)                \
     X(REGION_GROWN)                  \
     X(REGION_DROPPED)                \
+    X(REGION_ACCESS_CHANGED)         \
     X(REGION_NO_SPACE)               \
     X(RECOVERY_REPLAYED)             \
+    X(RECOVERY_READ_AHEAD_KEPT)      \
+    X(RECOVERY_READ_OUTDATED)        \
     X(RECOVERY_TORN_TAIL_CUT)        \
     X(RECOVERY_LOG_CORRUPT)          \
     X(RECOVERY_HINT_AHEAD)           \
@@ -64,12 +72,65 @@
     X(SIM_TX_INDEX_EXTENDED)         \
     X(SIM_TX_READ_CONFLICT)
 
+// Of `sim --group`.
+#define SOMETIMES_GROUP_LIST(X)     \
+    X(GROUP_SUSPECTED)              \
+    X(GROUP_SUSPICION_DENIED)       \
+    X(GROUP_NAMED_WITHOUT_LEADING)  \
+    X(GROUP_EPOCH_WON)              \
+    X(GROUP_SWAP_UNKNOWN)           \
+    X(GROUP_SWAP_WON_BEFORE)        \
+    X(GROUP_FETCHED)                \
+    X(GROUP_OPENED)                 \
+    X(GROUP_STEPPED_DOWN)           \
+    X(GROUP_DEPOSED_IN_CHANGE)      \
+    X(GROUP_RESIGNED)               \
+    X(GROUP_SUFFIX_CUT)             \
+    X(GROUP_PEER_BEHIND)            \
+    X(GROUP_LEARNER_JOINED)         \
+    X(GROUP_MEMBER_REMOVED)         \
+    X(GROUP_MEMBER_ADDED)           \
+    X(GROUP_MEMBER_REPLACED)        \
+    X(GROUP_CHANGED_BEFORE_OPENING) \
+    X(GROUP_HOLD_GIVEN_UP)          \
+    X(GROUP_READ_CONFIRMED)         \
+    X(GROUP_READ_ABORTED)           \
+    X(GROUP_SIM_CRASHED)            \
+    X(GROUP_SIM_CRASHED_IN_CUT)     \
+    X(GROUP_SIM_WIPED)              \
+    X(GROUP_SIM_LATE_SWAP)          \
+    X(GROUP_SIM_LATE_SWAP_LANDED)   \
+    X(GROUP_SIM_OLD_RECORD_LANDED)  \
+    X(GROUP_SIM_COMMITS_ALONE)
+
+// Of `sim --cluster`.
+#define SOMETIMES_CLUSTER_LIST(X)         \
+    X(CLUSTER_LEADS)                      \
+    X(CLUSTER_ABDICATED)                  \
+    X(CLUSTER_REGION_FORGOTTEN)           \
+    X(CLUSTER_PARKED)                     \
+    X(CLUSTER_CUT)                        \
+    X(CLUSTER_SERVED_FROM_DISK)           \
+    X(CLUSTER_APPLIED_FROM_DISK)          \
+    X(CLUSTER_APPLIED_FROM_MEMORY)        \
+    X(CLUSTER_REGION_FOLLOWED)            \
+    X(CLUSTER_HISTORY)                    \
+    X(CLUSTER_SIM_CRASHED)                \
+    X(CLUSTER_SIM_CRASHED_IN_RECOVERY)    \
+    X(CLUSTER_SIM_WIPED)                  \
+    X(CLUSTER_SIM_EIO)                    \
+    X(CLUSTER_SIM_UNKNOWN)                \
+    X(CLUSTER_SIM_RETRY_COMMITTED_BEFORE) \
+    X(CLUSTER_SIM_READ)
+
 enum sometimes {
 #define X(name) SOMETIMES_##name,
-    SOMETIMES_LIST(X)
+    SOMETIMES_LIST(X) SOMETIMES_GROUP_LIST(X) SOMETIMES_CLUSTER_LIST(X)
 #undef X
         SOMETIMES_COUNT
 };
+#define SOMETIMES_GROUP_FIRST   SOMETIMES_GROUP_SUSPECTED
+#define SOMETIMES_CLUSTER_FIRST SOMETIMES_CLUSTER_LEADS
 
 #ifdef SHELF_SIM
 extern uint64_t *sometimes_counts; // SOMETIMES_COUNT of them, owned by the simulator

@@ -6,14 +6,15 @@
  *   C2  A request is submitted again under another sequence only if the node said that the first one has had no effect and
  *       never will: its session was forgotten (EXPIRED), or the sequence was fenced (ABORTED).
  *   C3  An asynchronous commit is in one place: the node's, `reopen.waiting`, or the queue of completions. It has memory of
- *       its own, freed when the completion is taken; its transaction has ended by then.
+ *       its own, given back when the completion is taken; its transaction has ended by then.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/handle.h"
+#include "world/world.h"
 
 /* New sessions and new sequences that one commit tries; one is the rule. */
 enum { ATTEMPTS_MAX = 128 };
@@ -48,7 +49,7 @@ static bool sequence_burnt(const struct commit *commit, const struct reply *repl
 static shelf_result commit_call(struct shelf *s, const struct commit *commit,
                                 const struct commit_request *request, uint32_t deadline_ms,
                                 struct reply *ret_reply) {
-    shelf_result result = node_call(s->node, request, request->header.size, deadline_ms, ret_reply);
+    shelf_result result = service_call(s->service, request, request->header.size, deadline_ms, ret_reply);
     if (result != SHELF_OK) {
         *ret_reply = (struct reply){.result = result, .reason = REASON_NONE};
     } else if (ret_reply->result == SHELF_OK) {
@@ -96,7 +97,10 @@ shelf_result commit_run(struct shelf_tx *tx, uint32_t deadline_ms, struct shelf_
             *ret_receipt = receipt_empty(tx);
     } else if (result == SHELF_OK) {
         struct reply reply;
+        uint64_t begin_ns = world_monotonic_ns();
         result = commit_submit(s, tx, commit, deadline_ms, &reply);
+        stats_time(s, world_monotonic_ns() - begin_ns);
+        stats_count(s, result);
         if (ret_receipt && result == SHELF_OK)
             *ret_receipt = reply.receipt;
         else if (ret_receipt && result == SHELF_UNKNOWN)
@@ -117,35 +121,105 @@ shelf_result shelf_commit(struct shelf_tx *tx, struct shelf_receipt *ret_receipt
     return commit_run(tx, shelf_tx_shelf(tx)->commit_deadline_ms, ret_receipt);
 }
 
+/* ---- Memory of asynchronous commits ------------------------------------------------------------------------------- */
+
+/* One piece fits most commits. Larger ones are not kept. There are never more than places in all windows. */
+enum { COMMIT_POOLED_BYTES = 1024 };
+
+static struct commit *commit_make(struct shelf *s, size_t request_size) {
+    struct commit *commit;
+    if (sizeof(*commit) + request_size > COMMIT_POOLED_BYTES) {
+        commit = malloc(sizeof(*commit) + request_size);
+        if (commit)
+            commit->pooled = false;
+        return commit;
+    }
+    pthread_mutex_lock(&s->pool_mutex);
+    commit = s->pool;
+    if (commit)
+        s->pool = commit->next;
+    pthread_mutex_unlock(&s->pool_mutex);
+    if (!commit)
+        commit = aligned_alloc(LINE_SIZE, COMMIT_POOLED_BYTES);
+    if (commit)
+        commit->pooled = true;
+    return commit;
+}
+
+static void chain_push(struct commit_chain *chain, struct commit *commit) {
+    commit->next = NULL;
+    if (chain->first)
+        chain->last->next = commit;
+    else
+        chain->first = commit;
+    chain->last = commit;
+    chain->count++;
+}
+
+static void commits_free(struct commit *first) {
+    for (struct commit *commit = first, *next; commit; commit = next) {
+        next = commit->next;
+        free(commit);
+    }
+}
+
+static void commits_give(struct shelf *s, struct commit *first) {
+    struct commit_chain kept = {0};
+    for (struct commit *commit = first, *next; commit; commit = next) {
+        next = commit->next;
+        if (commit->pooled)
+            chain_push(&kept, commit);
+        else
+            free(commit);
+    }
+    if (!kept.first)
+        return;
+    pthread_mutex_lock(&s->pool_mutex);
+    kept.last->next = s->pool;
+    s->pool = kept.first;
+    pthread_mutex_unlock(&s->pool_mutex);
+}
+
 /* ---- The queue of completions ------------------------------------------------------------------------------------- */
 
 /* The descriptor is touched under the lock, so it never disagrees with the queue. */
-static void completion_push(struct shelf *s, struct commit *commit) {
-    commit->next = NULL;
+static void completions_push(struct shelf *s, const struct commit_chain *chain) {
+    if (chain->count == 0)
+        return;
     pthread_mutex_lock(&s->queue_mutex);
-    if (s->queue_first) {
-        s->queue_last->next = commit;
+    if (s->queue.first) {
+        s->queue.last->next = chain->first;
     } else {
-        s->queue_first = commit;
+        s->queue.first = chain->first;
         (void)!write(s->queue_fd, &(uint64_t){1}, sizeof(uint64_t));
     }
-    s->queue_last = commit;
+    s->queue.last = chain->last;
+    s->queue.count += chain->count;
     pthread_mutex_unlock(&s->queue_mutex);
-    atomic_fetch_sub(&s->async_count, 1);
+    atomic_fetch_sub(&s->async_count, chain->count);
     handle_wake(s);
+}
+
+static void completion_push(struct shelf *s, struct commit *commit) {
+    struct commit_chain chain = {0};
+    chain_push(&chain, commit);
+    completions_push(s, &chain);
 }
 
 /* Unlinks up to `count_max`, in order. */
 static struct commit *completions_pop(struct shelf *s, size_t count_max) {
     pthread_mutex_lock(&s->queue_mutex);
-    struct commit *first = s->queue_first, *last = NULL;
-    for (size_t count = 0; count < count_max && s->queue_first; count++) {
-        last = s->queue_first;
-        s->queue_first = last->next;
+    struct commit *first = s->queue.first, *last = first ? s->queue.last : NULL;
+    if (count_max < s->queue.count) {
+        last = NULL;
+        for (size_t count = 0; count < count_max; count++)
+            last = last ? last->next : first;
     }
     if (last) {
+        s->queue.first = last->next;
+        s->queue.count -= count_max < s->queue.count ? count_max : s->queue.count;
         last->next = NULL;
-        if (!s->queue_first)
+        if (!s->queue.first)
             (void)!read(s->queue_fd, &(uint64_t){0}, sizeof(uint64_t));
     }
     pthread_mutex_unlock(&s->queue_mutex);
@@ -156,15 +230,15 @@ size_t shelf_completions(struct shelf *s, struct shelf_completion *ret_completio
     if (handle_check(s) != SHELF_OK)
         return 0;
     size_t count = 0;
-    for (struct commit *commit = completions_pop(s, count_max), *next; commit; commit = next) {
-        next = commit->next;
+    struct commit *first = completions_pop(s, count_max);
+    for (const struct commit *commit = first; commit; commit = commit->next) {
         ret_completions[count++] = (struct shelf_completion){
             .tag = commit->tag,
             .result = (shelf_result)commit->request.reply.result,
             .receipt = commit->request.reply.receipt,
         };
-        free(commit);
     }
+    commits_give(s, first);
     return count;
 }
 
@@ -173,15 +247,14 @@ int shelf_completion_fd(struct shelf *s) {
 }
 
 void completions_discard(struct shelf *s) {
-    for (struct commit *commit = completions_pop(s, SIZE_MAX), *next; commit; commit = next) {
-        next = commit->next;
-        free(commit);
-    }
+    commits_free(completions_pop(s, SIZE_MAX));
+    commits_free(s->pool);
+    s->pool = NULL;
 }
 
 /* ---- Without waiting ---------------------------------------------------------------------------------------------- */
 
-static void commit_done(struct node_request *request);
+static void commit_done(struct node_request *first);
 
 static struct commit *commit_of(struct node_request *request) {
     return (struct commit *)(void *)((char *)request - offsetof(struct commit, request));
@@ -194,8 +267,11 @@ static struct commit_request *commit_bytes(struct commit *commit) {
 /* The place is taken, the request encoded for it. */
 static void commit_post(struct shelf *s, struct commit *commit) {
     const struct commit_request *bytes = commit_bytes(commit);
-    commit->request = (struct node_request){.bytes = bytes, .size = bytes->header.size, .done = commit_done};
-    node_post(s->node, &commit->request);
+    commit->request.bytes = bytes;
+    commit->request.size = bytes->header.size;
+    commit->request.done = commit_done;
+    commit->request.credentials = NULL;
+    service_post(s->service, &commit->request);
 }
 
 /* Tries a new place; false: there is none now. */
@@ -244,41 +320,59 @@ static void reopen_wait(struct shelf *s, struct commit *commit) {
         (struct session_request){.header = {.size = sizeof(s->reopen.bytes), .kind = REQUEST_SESSION_OPEN}};
     s->reopen.request = (struct node_request){
         .bytes = &s->reopen.bytes, .size = sizeof(s->reopen.bytes), .done = reopen_done};
-    node_post(s->node, &s->reopen.request);
+    service_post(s->service, &s->reopen.request);
 }
 
-/* In the thread that drives the node: short, never blocking. A session may be closed as soon as its window is empty, so the
- * old place is given back last. */
-static void commit_done(struct node_request *request) {
-    struct commit *commit = commit_of(request);
-    struct shelf *s = commit->s;
-    struct reply *reply = &request->reply;
+/* An answer that may have been about the session or the place instead of the commit. True: it is submitted again, or will
+ * be. A session may be closed as soon as its window is empty, so the old place is given back last. */
+static bool commit_again(struct shelf *s, struct commit *commit) {
     struct lane *lane = commit->lane;
     uint64_t sequence = commit->sequence;
-    bool forgotten = session_forgotten(commit, reply);
+    bool forgotten = session_forgotten(commit, &commit->request.reply);
     if (forgotten)
         lane_bury(s, lane);
-    else if (reply->result == SHELF_OK)
-        lane_committed(lane, sequence);
-    bool again = (forgotten || sequence_burnt(commit, reply)) && commit_repost(s, commit);
+    bool again = (forgotten || sequence_burnt(commit, &commit->request.reply)) && commit_repost(s, commit);
+    if (!again)
+        commit->request.reply.receipt.sequence = sequence;
     lane_release(s, lane, sequence);
-    if (again)
-        return;
-    if (forgotten) {
+    if (!again && forgotten)
         reopen_wait(s, commit);
-        return;
+    return again || forgotten;
+}
+
+/* In the thread that drives the node: short, never blocking. */
+static void commit_done(struct node_request *first) {
+    struct shelf *s = commit_of(first)->s; /* one handle has one node */
+    struct places places = {0};
+    struct commit_chain ended = {0};
+    for (struct node_request *request = first, *next; request; request = next) {
+        next = request->next;
+        struct commit *commit = commit_of(request);
+        if (request->reply.result == SHELF_OK) {
+            request->reply.receipt.sequence = commit->sequence;
+            places_add(s, &places, commit->lane, commit->sequence, true);
+        } else {
+            places_release(s, &places);
+            if (commit_again(s, commit))
+                continue;
+        }
+        stats_count(s, (shelf_result)request->reply.result);
+        chain_push(&ended, commit);
     }
-    reply->receipt.sequence = sequence;
-    completion_push(s, commit);
+    places_release(s, &places);
+    completions_push(s, &ended);
 }
 
 /* A commit of its own, so that the transaction, with all the memory it has touched, can serve the next one at once. */
 static struct commit *commit_detach(struct shelf *s, const struct commit *own,
                                     const struct commit_request *request, uint64_t tag) {
     size_t size = request ? request->header.size : 0;
-    struct commit *commit = malloc(sizeof(*commit) + size);
+    struct commit *commit = commit_make(s, size);
     if (commit) {
-        *commit = *own;
+        commit->session = own->session;
+        commit->sequence_set = own->sequence_set;
+        commit->lane = own->lane;
+        commit->sequence = own->sequence;
         commit->s = s;
         commit->tag = tag;
         if (request)

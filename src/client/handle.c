@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 
 _Static_assert(offsetof(struct shelf, host) == 0, "shelf_tx_shelf() goes from one to the other");
 _Static_assert(sizeof(struct commit) <= TX_HOST_BYTES, "raise TX_HOST_BYTES");
@@ -76,11 +76,14 @@ static shelf_result options_refuse(const char *what) {
 /* Checks the caller's options and puts defaults in for zeros. */
 static shelf_result options_complete(const struct shelf_options *given, struct shelf_options *ret_options) {
     struct shelf_options o = given ? *given : (struct shelf_options){0};
-    const uint32_t flags = SHELF_OPEN_CREATE | SHELF_OPEN_EXCLUSIVE | SHELF_OPEN_NO_CHECKPOINT;
+    const uint32_t flags =
+        SHELF_OPEN_CREATE | SHELF_OPEN_EXCLUSIVE | SHELF_OPEN_NO_CHECKPOINT | SHELF_OPEN_ALONE;
     for (size_t i = 0; i < sizeof(o.reserved) / sizeof(o.reserved[0]); i++) {
         if (o.reserved[i] != 0)
             return options_refuse("reserved is not 0; start from a zeroed struct");
     }
+    if (o.reserved32 != 0)
+        return options_refuse("reserved32 is not 0; start from a zeroed struct");
     if (o.flags & ~flags)
         return options_refuse("flags has bits that mean nothing");
     if ((o.flags & SHELF_OPEN_EXCLUSIVE) && !(o.flags & SHELF_OPEN_CREATE))
@@ -94,13 +97,15 @@ static shelf_result options_complete(const struct shelf_options *given, struct s
         return options_refuse("log_bytes_max is below 128 MiB or above 128 GiB");
     if (o.checkpoint_log_bytes == 0)
         o.checkpoint_log_bytes =
-            o.log_bytes_max / 4 < (uint64_t)256 << 20 ? o.log_bytes_max / 4 : (uint64_t)256 << 20;
+            o.log_bytes_max / 8 * 3 < (uint64_t)384 << 20 ? o.log_bytes_max / 8 * 3 : (uint64_t)384 << 20;
     if (o.checkpoint_log_bytes > o.log_bytes_max / 2)
         return options_refuse("checkpoint_log_bytes is over half of log_bytes_max");
     if (o.checkpoint_interval_ms == 0)
         o.checkpoint_interval_ms = 300000;
     if (o.commit_deadline_ms == 0)
         o.commit_deadline_ms = 30000;
+    if (o.open_deadline_ms == 0)
+        o.open_deadline_ms = 10000;
     if (o.session_idle_ms == 0)
         o.session_idle_ms = 3600000;
     if (o.session_named_idle_ms == 0)
@@ -114,10 +119,21 @@ static void handle_free(struct shelf *s) {
         close(s->queue_fd);
     pthread_cond_destroy(&s->wait_condition);
     pthread_mutex_destroy(&s->wait_mutex);
+    pthread_mutex_destroy(&s->pool_mutex);
     pthread_mutex_destroy(&s->queue_mutex);
     pthread_mutex_destroy(&s->open_mutex);
     pthread_mutex_destroy(&s->lanes_mutex);
+    free(s->keeps);
     free(s);
+}
+
+/* A region that is not mapped in this process yet, because its node is in another. */
+static shelf_result region_attach(struct tx_host *host, const struct replica *replica, shelf_region region) {
+    return service_region_attach(((struct shelf *)(void *)host)->service, replica, region);
+}
+
+static void node_renewed(struct tx_host *host) {
+    lanes_keep((struct shelf *)(void *)host);
 }
 
 static struct shelf *handle_make(const struct shelf_options *options) {
@@ -130,6 +146,8 @@ static struct shelf *handle_make(const struct shelf_options *options) {
     s->commit_deadline_ms = options->commit_deadline_ms;
     s->fork_generation = atomic_load_explicit(&fork_generation, memory_order_relaxed);
     s->host.wait = reader_wait;
+    s->host.attach = region_attach;
+    s->host.renewed = node_renewed;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -137,6 +155,7 @@ static struct shelf *handle_make(const struct shelf_options *options) {
     pthread_condattr_destroy(&attributes);
     pthread_mutex_init(&s->wait_mutex, NULL);
     pthread_mutex_init(&s->queue_mutex, NULL);
+    pthread_mutex_init(&s->pool_mutex, NULL);
     pthread_mutex_init(&s->open_mutex, NULL);
     pthread_mutex_init(&s->lanes_mutex, NULL);
     s->queue_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -148,28 +167,43 @@ static struct shelf *handle_make(const struct shelf_options *options) {
     return s;
 }
 
+/* "dir:PATH", "unix:PATH". */
+static bool where_parse(const char *where, bool *ret_directory, const char **ret_path) {
+    static const char directory[] = "dir:", socket[] = "unix:";
+    if (where && strncmp(where, directory, sizeof(directory) - 1) == 0) {
+        *ret_directory = true;
+        *ret_path = where + sizeof(directory) - 1;
+    } else if (where && strncmp(where, socket, sizeof(socket) - 1) == 0) {
+        *ret_directory = false;
+        *ret_path = where + sizeof(socket) - 1;
+    } else {
+        return false;
+    }
+    return **ret_path != '\0';
+}
+
 shelf_result shelf_open(const char *where, const struct shelf_options *options, struct shelf **ret_shelf) {
-    static const char scheme[] = "dir:";
-    if (!where || strncmp(where, scheme, sizeof(scheme) - 1) != 0 || where[sizeof(scheme) - 1] == '\0') {
-        detail_set("a shelf is opened at \"dir:PATH\"");
+    bool directory;
+    const char *path;
+    if (!where_parse(where, &directory, &path)) {
+        detail_set("a shelf is opened at \"dir:PATH\" or \"unix:PATH\"");
         return SHELF_INVALID;
     }
     struct shelf_options complete;
     shelf_result result = options_complete(options, &complete);
+    if (result == SHELF_OK && !directory && (complete.flags & SHELF_OPEN_ALONE))
+        result = options_refuse("SHELF_OPEN_ALONE goes with a directory only");
     if (result != SHELF_OK)
         return result;
     pthread_once(&fork_once, fork_watch);
     struct shelf *s = handle_make(&complete);
     if (!s)
         return SHELF_NO_MEMORY;
-    result = node_open(where + sizeof(scheme) - 1, &complete, &s->node);
+    result = service_open(path, directory, &complete, &s->host, &s->service);
     if (result != SHELF_OK) {
         handle_free(s);
         return result;
     }
-    static _Atomic uint64_t hosts;
-    s->host.image = node_image(s->node);
-    s->host.id = atomic_fetch_add(&hosts, 1) + 1;
     *ret_shelf = s;
     return SHELF_OK;
 }
@@ -190,7 +224,7 @@ shelf_result shelf_close(struct shelf *s) {
         continue;
     completions_discard(s);
     lanes_end(s);
-    result = node_close(s->node);
+    result = service_close(s->service);
     handle_free(s);
     return result;
 }
@@ -200,6 +234,8 @@ shelf_result shelf_close(struct shelf *s) {
 shelf_result handle_begin(struct shelf *s, unsigned flags, struct shelf_session *session,
                           struct shelf_tx **ret_tx) {
     shelf_result result = handle_check(s);
+    if (result == SHELF_OK && __builtin_expect((flags & SHELF_FRESH) != 0, 0))
+        result = service_confirm(s->service);
     if (result == SHELF_OK)
         result = tx_begin(&s->host, flags, ret_tx);
     if (result != SHELF_OK)
@@ -229,7 +265,7 @@ void reply_explain(const struct reply *reply) {
 }
 
 shelf_result handle_call(struct shelf *s, const void *request, size_t size, struct reply *ret_reply) {
-    shelf_result result = node_call(s->node, request, size, s->commit_deadline_ms, ret_reply);
+    shelf_result result = service_call(s->service, request, size, s->commit_deadline_ms, ret_reply);
     if (result != SHELF_OK)
         return result;
     reply_explain(ret_reply);
@@ -237,7 +273,8 @@ shelf_result handle_call(struct shelf *s, const void *request, size_t size, stru
 }
 
 uint64_t shelf_applied(const struct shelf *s) {
-    return atomic_load_explicit(&s->host.image->applied, memory_order_acquire);
+    return atomic_load_explicit(&atomic_load_explicit(&s->host.replica, memory_order_acquire)->image->applied,
+                                memory_order_acquire);
 }
 
 shelf_result shelf_checkpoint(struct shelf *s, uint64_t *ret_index) {
@@ -245,7 +282,7 @@ shelf_result shelf_checkpoint(struct shelf *s, uint64_t *ret_index) {
     if (result != SHELF_OK)
         return result;
     uint64_t index = 0;
-    result = node_checkpoint(s->node, &index);
+    result = service_checkpoint(s->service, &index);
     if (result == SHELF_OK && ret_index)
         *ret_index = index;
     return result;
@@ -254,6 +291,68 @@ shelf_result shelf_checkpoint(struct shelf *s, uint64_t *ret_index) {
 shelf_result shelf_info_get(struct shelf *s, struct shelf_info *ret_info) {
     shelf_result result = handle_check(s);
     if (result == SHELF_OK)
-        node_info(s->node, ret_info);
+        result = service_info(s->service, ret_info);
+    return result;
+}
+
+shelf_result shelf_staleness_get(struct shelf *s, struct shelf_staleness *ret_staleness) {
+    shelf_result result = handle_check(s);
+    if (result != SHELF_OK)
+        return result;
+    struct service_status status;
+    service_status_get(s->service, &status);
+    *ret_staleness = (struct shelf_staleness){
+        .index = shelf_applied(s), .age_ms = status.away_ms, .connected = status.connected};
+    return SHELF_OK;
+}
+
+static uint64_t counter_get(const _Atomic uint64_t *counter) {
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+shelf_result shelf_stats_get(struct shelf *s, struct shelf_stats *ret_stats) {
+    shelf_result result = handle_check(s);
+    if (result != SHELF_OK)
+        return result;
+    struct service_status status;
+    service_status_get(s->service, &status);
+    *ret_stats = (struct shelf_stats){
+        .commits = counter_get(&s->stats.commits),
+        .conflicts = counter_get(&s->stats.conflicts),
+        .failures = counter_get(&s->stats.failures),
+        .retries = counter_get(&s->stats.retries),
+        .commit_ns = counter_get(&s->stats.commit_ns),
+        .commit_ns_max = counter_get(&s->stats.commit_ns_max),
+        .waits = counter_get(&s->stats.waits),
+        .wakes = counter_get(&s->stats.wakes),
+        .reconnects = status.reconnects,
+        .takeovers = status.takeovers,
+        .replicas_held = status.replicas,
+        .is_node = status.is_node,
+    };
+    return SHELF_OK;
+}
+
+void stats_count(struct shelf *s, shelf_result result) {
+    _Atomic uint64_t *counter = result == SHELF_OK         ? &s->stats.commits
+                                : result == SHELF_CONFLICT ? &s->stats.conflicts
+                                                           : &s->stats.failures;
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+void stats_time(struct shelf *s, uint64_t took_ns) {
+    atomic_fetch_add_explicit(&s->stats.commit_ns, took_ns, memory_order_relaxed);
+    uint64_t most = counter_get(&s->stats.commit_ns_max);
+    while (took_ns > most &&
+           !atomic_compare_exchange_weak_explicit(&s->stats.commit_ns_max, &most, took_ns,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        continue;
+}
+
+shelf_result shelf_client_list(struct shelf *s, struct shelf_client_info *ret_infos, size_t count_max,
+                               size_t *ret_count) {
+    shelf_result result = handle_check(s);
+    if (result == SHELF_OK)
+        result = service_clients(s->service, ret_infos, count_max, ret_count);
     return result;
 }

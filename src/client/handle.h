@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "client/node.h"
+#include "client/service.h"
 #include "client/tx_state.h"
 
 /*
@@ -29,13 +29,24 @@ struct lane {
     struct lane *retired_next;
 };
 
+/* Places of one lane that are to be given back together. All zero: none. */
+struct places {
+    struct lane *lane;
+    uint64_t bits;
+    uint64_t committed; /* the highest sequence of them that has committed, or 0 */
+};
+
 enum { LANES_MAX = 64 };
 
 struct commit; /* of commit.c */
+struct commit_chain {
+    struct commit *first, *last;
+    size_t count;
+};
 
 struct shelf {
     struct tx_host host; /* first: transactions know it as that */
-    struct node *node;
+    struct service *service;
     uint32_t fork_generation; /* that it was opened in */
     uint32_t commit_deadline_ms;
 
@@ -51,16 +62,30 @@ struct shelf {
         bool busy;
         struct commit *waiting; /* asynchronous commits that found their session forgotten */
     } reopen;
+    struct keep { /* says to a new node that the lane's session is in use */
+        struct node_request request;
+        struct session_request bytes;
+        _Atomic bool busy;
+    } * keeps; /* LANES_MAX of them; made when there is a new node for the first time */
 
     /* Threads that wait for a free place in a window, or for asynchronous commits to end. */
     _Atomic uint32_t waiter_count;
     pthread_mutex_t wait_mutex;
     pthread_cond_t wait_condition;
 
-    _Atomic uint64_t async_count; /* submitted, and not yet in the queue of completions */
-    pthread_mutex_t queue_mutex;  /* the following */
-    struct commit *queue_first, *queue_last;
+    struct {
+        _Atomic uint64_t commits, conflicts, failures, retries, commit_ns, commit_ns_max, waits, wakes;
+    } stats;
+
+    /* On a line of its own, as submitting threads and the one that answers change it all the time. */
+    _Alignas(LINE_SIZE) _Atomic uint64_t async_count; /* submitted, and not yet in the queue of completions */
+
+    _Alignas(LINE_SIZE) pthread_mutex_t queue_mutex; /* the following */
+    struct commit_chain queue;
     int queue_fd; /* eventfd: 1 exactly while the queue is not empty */
+
+    _Alignas(LINE_SIZE) pthread_mutex_t pool_mutex; /* the following */
+    struct commit *pool; /* memory of asynchronous commits to come, the warmest first */
 };
 
 struct shelf_session {
@@ -80,6 +105,7 @@ struct commit {
     struct shelf *s;
     struct commit *next;
     uint64_t tag;
+    bool pooled;                 /* its memory is of the size that goes into the pool */
     struct node_request request; /* at the end, its reply is the answer */
 };
 
@@ -96,14 +122,23 @@ static inline struct commit *tx_commit_of(struct shelf_tx *tx) {
 void reply_explain(const struct reply *reply);
 /* Sends a request that is no commit, under the handle's deadline, and waits. */
 shelf_result handle_call(struct shelf *s, const void *request, size_t size, struct reply *ret_reply);
+/* shelf_session_outcome() within that time. */
+shelf_result session_outcome(struct shelf_session *session, uint64_t sequence, uint32_t deadline_ms,
+                             struct shelf_receipt *ret_receipt);
 /* INVALID unless it is a name: 1 to SHELF_NAME_MAX bytes, none of them a control character. */
 shelf_result name_check(const char *what, const char *name);
 uint64_t clock_now_ms(void); /* monotonic */
+/* For shelf_stats_get(): how a commit has ended, how long it was waited for. */
+void stats_count(struct shelf *s, shelf_result result);
+void stats_time(struct shelf *s, uint64_t took_ns);
 
 /* ---- lane.c ------------------------------------------------------------------------------------------------------- */
 
 void lane_begin(struct lane *lane, const struct reply *opened);
 void lane_release(struct shelf *s, struct lane *lane, uint64_t sequence);
+/* The same for several, when they are of one lane: added one by one, given back when one of another lane comes, or at last. */
+void places_add(struct shelf *s, struct places *places, struct lane *lane, uint64_t sequence, bool committed);
+void places_release(struct shelf *s, struct places *places);
 /* The sequence has been used up by something else than a commit of this lane. */
 void lane_skip(struct lane *lane, uint64_t sequence);
 void lane_committed(struct lane *lane, uint64_t sequence);
@@ -117,6 +152,8 @@ bool place_try(struct shelf *s, struct commit *commit);
 shelf_result lanes_add(struct shelf *s, const struct reply *opened);
 /* The node has forgotten the session. */
 void lane_bury(struct shelf *s, struct lane *lane);
+/* Tells a new node of all unnamed sessions; else it would expire them after a while. */
+void lanes_keep(struct shelf *s);
 /* Expires all unnamed sessions as far as the node is willing, and frees the lanes. */
 void lanes_end(struct shelf *s);
 
@@ -127,6 +164,7 @@ void handle_wake(struct shelf *s);
 /* ---- commit.c ----------------------------------------------------------------------------------------------------- */
 
 shelf_result commit_run(struct shelf_tx *tx, uint32_t deadline_ms, struct shelf_receipt *ret_receipt);
+/* At the end: the queue, and the pool. */
 void completions_discard(struct shelf *s);
 
 #endif

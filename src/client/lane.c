@@ -4,13 +4,13 @@
  *
  * A handle begins with one unnamed session (lane) and opens another when all windows are full: 64 commits at one time need one
  * lane, 512 need eight. The node forgets unnamed sessions that were idle for long; then the lane is dead and another one
- * takes its place.
+ * takes its place. A node that has just begun forgets those that nobody speaks for, so each is told of the lanes.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/handle.h"
 
 static uint64_t window_bit(uint64_t sequence) {
@@ -53,9 +53,9 @@ void handle_wake(struct shelf *s) {
 
 /* ---- Windows ------------------------------------------------------------------------------------------------------ */
 
-/* The place after this one may have looked taken to others meanwhile, so it is given back as any other. */
-static void place_return(struct shelf *s, struct lane *lane, uint64_t bit) {
-    atomic_fetch_and(&lane->pending, ~bit);
+/* Places after these ones may have looked taken to others meanwhile, so one that was never used is given back as any other. */
+static void places_return(struct shelf *s, struct lane *lane, uint64_t bits) {
+    atomic_fetch_and(&lane->pending, ~bits);
     handle_wake(s);
 }
 
@@ -64,13 +64,16 @@ static bool lane_take(struct shelf *s, struct lane *lane, uint64_t *ret_sequence
     for (;;) {
         uint64_t sequence = atomic_load(&lane->next);
         uint64_t bit = window_bit(sequence);
+        if (atomic_load_explicit(&lane->pending, memory_order_relaxed) &
+            bit) /* (most are full, with many lanes) */
+            return false;
         if (atomic_fetch_or(&lane->pending, bit) & bit)
             return false;
         if (atomic_compare_exchange_strong(&lane->next, &(uint64_t){sequence}, sequence + 1)) {
             *ret_sequence = sequence;
             return true;
         }
-        place_return(s, lane, bit);
+        places_return(s, lane, bit);
     }
 }
 
@@ -89,7 +92,26 @@ static bool lane_take_given(struct lane *lane, uint64_t sequence) {
 }
 
 void lane_release(struct shelf *s, struct lane *lane, uint64_t sequence) {
-    place_return(s, lane, window_bit(sequence));
+    places_return(s, lane, window_bit(sequence));
+}
+
+void places_add(struct shelf *s, struct places *places, struct lane *lane, uint64_t sequence,
+                bool committed) {
+    if (places->lane != lane) {
+        places_release(s, places);
+        places->lane = lane;
+    }
+    places->bits |= window_bit(sequence);
+    if (committed && sequence > places->committed)
+        places->committed = sequence;
+}
+
+void places_release(struct shelf *s, struct places *places) {
+    if (places->bits == 0)
+        return;
+    lane_committed(places->lane, places->committed);
+    places_return(s, places->lane, places->bits);
+    *places = (struct places){0};
 }
 
 void lane_committed(struct lane *lane, uint64_t sequence) {
@@ -225,9 +247,46 @@ shelf_result place_take(struct shelf *s, struct commit *commit, uint32_t deadlin
     return SHELF_TIMEOUT;
 }
 
+static void keep_done(struct node_request *first) {
+    for (struct node_request *request = first, *next; request; request = next) {
+        next = request->next;
+        atomic_store(&LIST_ENTRY(request, struct keep, request)->busy, false);
+    }
+}
+
+/* Chosen with the mutex, sent without it: the answers may come at once. One that is still under way goes to the new node by itself. */
+void lanes_keep(struct shelf *s) {
+    bool chosen[LANES_MAX] = {false};
+    pthread_mutex_lock(&s->lanes_mutex);
+    if (!s->keeps)
+        s->keeps = calloc(LANES_MAX, sizeof(*s->keeps));
+    uint32_t count = s->keeps ? atomic_load(&s->lane_count) : 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct lane *lane = atomic_load(&s->lanes[i]);
+        struct keep *keep = &s->keeps[i];
+        if (atomic_load(&lane->dead) || atomic_exchange(&keep->busy, true))
+            continue;
+        keep->bytes = (struct session_request){
+            .header = {.size = sizeof(keep->bytes), .kind = REQUEST_SESSION_KEEP},
+            .session = lane->session,
+            .holder = lane->holder,
+        };
+        keep->request =
+            (struct node_request){.bytes = &keep->bytes, .size = sizeof(keep->bytes), .done = keep_done};
+        chosen[i] = true;
+    }
+    pthread_mutex_unlock(&s->lanes_mutex);
+    for (uint32_t i = 0; i < count; i++) {
+        if (chosen[i])
+            service_post(s->service, &s->keeps[i].request);
+    }
+}
+
 void lanes_end(struct shelf *s) {
     bool willing = true;
-    uint32_t count = atomic_load(&s->lane_count);
+    pthread_mutex_lock(&s->lanes_mutex);
+    uint32_t count = atomic_exchange(&s->lane_count, 0); /* (lanes_keep() may be about to look) */
+    pthread_mutex_unlock(&s->lanes_mutex);
     for (uint32_t i = 0; i < count; i++) {
         struct lane *lane = atomic_load(&s->lanes[i]);
         struct session_request request = {
@@ -237,9 +296,9 @@ void lanes_end(struct shelf *s) {
         };
         struct reply reply;
         if (willing && !atomic_load(&lane->dead))
-            willing =
-                node_call(s->node, &request, sizeof(request), s->commit_deadline_ms, &reply) == SHELF_OK &&
-                reply.result == SHELF_OK;
+            willing = service_call(s->service, &request, sizeof(request), s->commit_deadline_ms, &reply) ==
+                          SHELF_OK &&
+                      reply.result == SHELF_OK;
         free(lane);
     }
     while (s->retired) {

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/handle.h"
 
 #define SIZE_MAX_DEFAULT ((uint64_t)64 << 30)
@@ -59,7 +59,7 @@ shelf_result shelf_region_create(struct shelf *s, const char *name, uint64_t siz
         .header = {.size = sizeof(request), .kind = REQUEST_REGION_CREATE},
         .owner = geteuid(),
         .group = getegid(),
-        .mode = 0600,
+        .mode = 0660,
         .size = size,
         .size_max = size_max,
     };
@@ -75,16 +75,30 @@ static shelf_result region_find(struct shelf *s, const char *name, struct shelf_
     shelf_result result = handle_check(s);
     if (result == SHELF_OK)
         result = name_check("region", name);
-    if (result == SHELF_OK && !node_region_find(s->node, name, ret_info)) {
-        detail_set("there is no region \"%s\"", name);
-        result = SHELF_NOT_FOUND;
-    }
+    if (result == SHELF_OK)
+        result = service_region_find(s->service, name, ret_info);
+    return result;
+}
+
+/* So that a program hears at once of what it may not read. */
+static shelf_result region_touch(struct shelf *s, shelf_region region) {
+    shelf_result result;
+    do {
+        struct shelf_tx *tx;
+        result = tx_begin(&s->host, SHELF_READ_ONLY, &tx);
+        if (result != SHELF_OK)
+            return result;
+        result = tx_range_check(tx, shelf_addr_make(region, 0), 1);
+        tx_end(tx);
+    } while (result == SHELF_CONFLICT); /* the node was replaced meanwhile */
     return result;
 }
 
 shelf_result shelf_region_open(struct shelf *s, const char *name, shelf_region *ret_region) {
     struct shelf_region_info info;
     shelf_result result = region_find(s, name, &info);
+    if (result == SHELF_OK)
+        result = region_touch(s, info.region);
     if (result == SHELF_OK)
         *ret_region = info.region;
     return result;
@@ -125,10 +139,8 @@ shelf_result shelf_region_drop(struct shelf *s, const char *name) {
 
 shelf_result shelf_region_info_get(struct shelf *s, shelf_region region, struct shelf_region_info *ret_info) {
     shelf_result result = handle_check(s);
-    if (result == SHELF_OK && !node_region_get(s->node, region, ret_info)) {
-        detail_set("there is no region %u", region);
-        result = SHELF_NOT_FOUND;
-    }
+    if (result == SHELF_OK)
+        result = service_region_get(s->service, region, ret_info);
     return result;
 }
 
@@ -136,6 +148,22 @@ shelf_result shelf_region_list(struct shelf *s, struct shelf_region_info *ret_in
                                size_t *ret_count) {
     shelf_result result = handle_check(s);
     if (result == SHELF_OK)
-        *ret_count = node_region_list(s->node, ret_infos, count_max);
+        result = service_region_list(s->service, ret_infos, count_max, ret_count);
     return result;
+}
+
+shelf_result shelf_region_access(struct shelf *s, shelf_region region, uint32_t owner, uint32_t group,
+                                 uint32_t mode) {
+    shelf_result result = handle_check(s);
+    if (result != SHELF_OK)
+        return result;
+    struct region_request request = {
+        .header = {.size = sizeof(request), .kind = REQUEST_REGION_ACCESS},
+        .region = region,
+        .owner = owner,
+        .group = group,
+        .mode = mode,
+    };
+    struct reply reply;
+    return handle_call(s, &request, sizeof(request), &reply);
 }

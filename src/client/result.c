@@ -2,7 +2,12 @@
 /*
  * result.c: names and sentences of results, from the one list in shelf.h.
  */
+#include "base/detail.h"
 #include "shelf.h"
+
+const char *shelf_version(void) {
+    return SHELF_VERSION;
+}
 
 const char *shelf_result_name(shelf_result result) {
     switch (result) {
@@ -24,4 +29,8 @@ const char *shelf_result_text(shelf_result result) {
 #undef X
     }
     return "?";
+}
+
+const char *shelf_detail(void) {
+    return detail_text();
 }

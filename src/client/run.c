@@ -8,7 +8,7 @@
 #include <sched.h>
 #include <time.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/handle.h"
 
 enum {
@@ -41,19 +41,43 @@ static void backoff(uint32_t attempt) {
         nanosleep(&(struct timespec){.tv_nsec = (long)wait_us * 1000}, NULL);
 }
 
-/* CONFLICT: again. */
-static shelf_result attempt_run(struct shelf *s, unsigned flags, shelf_body body, void *context,
-                                uint32_t attempt, uint32_t deadline_ms, struct shelf_receipt *ret_receipt) {
-    struct shelf_tx *tx;
-    shelf_result result = shelf_begin(s, flags, &tx);
-    if (result != SHELF_OK)
-        return result;
+/* The transaction ends. CONFLICT: again. */
+static shelf_result attempt_run(struct shelf_tx *tx, shelf_body body, void *context, uint32_t attempt,
+                                uint32_t deadline_ms, struct shelf_receipt *ret_receipt) {
     tx_hint_shift(tx, attempt);
-    result = body(tx, context);
+    shelf_result result = body(tx, context);
     if (result == SHELF_OK)
         return commit_run(tx, deadline_ms, ret_receipt);
     shelf_abort(tx);
     return result;
+}
+
+/* The time that attempts have. */
+struct patience {
+    uint64_t until_ms;
+    uint32_t total_ms, left_ms;
+};
+
+static struct patience patience_begin(const struct shelf *s, uint32_t deadline_ms) {
+    uint32_t total_ms = deadline_ms ? deadline_ms : s->commit_deadline_ms;
+    return (struct patience){
+        .until_ms = clock_now_ms() + total_ms, .total_ms = total_ms, .left_ms = total_ms};
+}
+
+static bool patience_left(struct patience *patience) {
+    uint64_t now_ms = clock_now_ms();
+    patience->left_ms = now_ms < patience->until_ms ? (uint32_t)(patience->until_ms - now_ms) : 0;
+    return patience->left_ms > 0;
+}
+
+/* After a conflict. False: the time is over. */
+static bool conflict_wait(struct shelf *s, struct patience *patience, uint32_t attempt) {
+    atomic_fetch_add_explicit(&s->stats.retries, 1, memory_order_relaxed);
+    backoff(attempt);
+    if (patience_left(patience))
+        return true;
+    detail_set("still in conflict with others after %u attempts in %u ms", attempt + 1, patience->total_ms);
+    return false;
 }
 
 shelf_result shelf_run(struct shelf *s, unsigned flags, shelf_body body, void *context, uint32_t deadline_ms,
@@ -61,21 +85,71 @@ shelf_result shelf_run(struct shelf *s, unsigned flags, shelf_body body, void *c
     shelf_result result = handle_check(s);
     if (result != SHELF_OK)
         return result;
-    uint32_t total_ms = deadline_ms ? deadline_ms : s->commit_deadline_ms;
-    uint64_t until_ms = 0; /* not looked at the clock yet */
-    uint32_t left_ms = total_ms;
+    struct patience patience = patience_begin(s, deadline_ms);
     for (uint32_t attempt = 0;; attempt++) {
-        if (until_ms == 0)
-            until_ms = clock_now_ms() + total_ms;
-        result = attempt_run(s, flags, body, context, attempt, left_ms, ret_receipt);
+        struct shelf_tx *tx;
+        result = shelf_begin(s, flags, &tx);
+        if (result == SHELF_OK)
+            result = attempt_run(tx, body, context, attempt, patience.left_ms, ret_receipt);
         if (result != SHELF_CONFLICT)
             return result;
-        backoff(attempt);
-        uint64_t now_ms = clock_now_ms();
-        if (now_ms >= until_ms) {
-            detail_set("still in conflict with others after %u attempts in %u ms", attempt + 1, total_ms);
+        if (!conflict_wait(s, &patience, attempt))
             return SHELF_TIMEOUT;
+    }
+}
+
+static shelf_result session_attempt(struct shelf_session *session, uint64_t sequence, shelf_body body,
+                                    void *context, uint32_t attempt, uint32_t deadline_ms,
+                                    struct shelf_receipt *ret_receipt) {
+    struct shelf_tx *tx;
+    shelf_result result = shelf_session_begin(session, SHELF_READ_WRITE, &tx);
+    if (result != SHELF_OK)
+        return result;
+    if (sequence != 0)
+        result = shelf_tx_sequence_set(tx, sequence);
+    if (result == SHELF_OK)
+        return attempt_run(tx, body, context, attempt, deadline_ms, ret_receipt);
+    shelf_abort(tx);
+    return result;
+}
+
+/* An UNKNOWN under a sequence of ours is settled before anything else: the body would meet its own effects. Under the caller's
+ * sequence it runs again, as a fence would end that sequence for good. */
+shelf_result shelf_session_run(struct shelf_session *session, uint64_t sequence, shelf_body body,
+                               void *context, uint32_t deadline_ms, struct shelf_receipt *ret_receipt) {
+    struct shelf *s = session->s;
+    shelf_result result = handle_check(s);
+    if (result != SHELF_OK)
+        return result;
+    struct patience patience = patience_begin(s, deadline_ms);
+    struct shelf_receipt receipt = {0};
+    bool unknown = false; /* the caller's sequence may have committed */
+    for (uint32_t attempt = 0;; attempt++) {
+        result = session_attempt(session, sequence, body, context, attempt, patience.left_ms, &receipt);
+        if (result == SHELF_CONFLICT) {
+            if (conflict_wait(s, &patience, attempt))
+                continue;
+            result = SHELF_TIMEOUT;
+        } else if (result == SHELF_UNKNOWN && patience_left(&patience)) {
+            if (sequence != 0) {
+                unknown = true;
+                continue;
+            }
+            uint64_t asked = receipt.sequence;
+            result = session_outcome(session, asked, patience.left_ms, &receipt);
+            if (result == SHELF_ABORTED && patience_left(&patience))
+                continue;
+            if (result != SHELF_OK && result != SHELF_ABORTED) {
+                receipt = (struct shelf_receipt){.sequence = asked};
+                result = SHELF_UNKNOWN;
+            }
         }
-        left_ms = (uint32_t)(until_ms - now_ms);
+        if (unknown && result != SHELF_OK) {
+            receipt = (struct shelf_receipt){.sequence = sequence};
+            result = SHELF_UNKNOWN;
+        }
+        if (ret_receipt && (result == SHELF_OK || result == SHELF_UNKNOWN))
+            *ret_receipt = receipt;
+        return result;
     }
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/handle.h"
 
 shelf_result shelf_session_open(struct shelf *s, const char *name, struct shelf_session **ret_session) {
@@ -90,15 +90,8 @@ shelf_result shelf_tx_sequence_set(struct shelf_tx *tx, uint64_t sequence) {
     return SHELF_OK;
 }
 
-shelf_result shelf_session_outcome(struct shelf_session *session, uint64_t sequence,
-                                   struct shelf_receipt *ret_receipt) {
-    shelf_result result = handle_check(session->s);
-    if (result != SHELF_OK)
-        return result;
-    if (sequence == 0 || sequence == UINT64_MAX) {
-        detail_set("sequences count from 1");
-        return SHELF_INVALID;
-    }
+shelf_result session_outcome(struct shelf_session *session, uint64_t sequence, uint32_t deadline_ms,
+                             struct shelf_receipt *ret_receipt) {
     struct session_request request = {
         .header = {.size = sizeof(request), .kind = REQUEST_SESSION_OUTCOME},
         .session = session->lane.session,
@@ -106,7 +99,11 @@ shelf_result shelf_session_outcome(struct shelf_session *session, uint64_t seque
         .sequence = sequence,
     };
     struct reply reply;
-    result = handle_call(session->s, &request, sizeof(request), &reply);
+    shelf_result result = service_call(session->s->service, &request, sizeof(request), deadline_ms, &reply);
+    if (result == SHELF_OK) {
+        reply_explain(&reply);
+        result = (shelf_result)reply.result;
+    }
     /* What was fenced is no sequence for a new commit. */
     if (result == SHELF_OK || result == SHELF_ABORTED)
         lane_skip(&session->lane, sequence);
@@ -116,4 +113,16 @@ shelf_result shelf_session_outcome(struct shelf_session *session, uint64_t seque
             *ret_receipt = reply.receipt;
     }
     return result;
+}
+
+shelf_result shelf_session_outcome(struct shelf_session *session, uint64_t sequence,
+                                   struct shelf_receipt *ret_receipt) {
+    shelf_result result = handle_check(session->s);
+    if (result != SHELF_OK)
+        return result;
+    if (sequence == 0 || sequence == UINT64_MAX) {
+        detail_set("sequences count from 1");
+        return SHELF_INVALID;
+    }
+    return session_outcome(session, sequence, session->s->commit_deadline_ms, ret_receipt);
 }

@@ -45,9 +45,12 @@ static inline void shared_fence_acquire(void) {
 #endif
 }
 
+/* Two words, for comparisons side by side. */
+typedef uint64_t shared_pair __attribute__((vector_size(16)));
+
 #if defined(__x86_64__) && !defined(SHARED_SANITIZER)
 
-typedef long long shared_vector __attribute__((vector_size(16), aligned(1), may_alias));
+typedef shared_pair shared_vector __attribute__((aligned(1), may_alias));
 typedef uint64_t shared_u64 __attribute__((aligned(1), may_alias));
 typedef uint32_t shared_u32 __attribute__((aligned(1), may_alias));
 
@@ -75,15 +78,16 @@ static inline __attribute__((always_inline)) void shared_copy_line(uint8_t *to, 
                      : "xmm0", "xmm1", "xmm2", "xmm3", "memory");
 }
 
-/* 1 to 64 bytes, as two or four pieces that may overlap. */
+/* 1 to 64 bytes, as two or four pieces that may overlap. The last bytes come last: a load of them that follows can then be
+ * served from the store, whereas one from two stores has to wait until both are through. */
 static inline __attribute__((always_inline)) void shared_copy(uint8_t *to, const uint8_t *from, size_t size) {
     if (size > 16) {
-        SHARED_MOVE(shared_vector, 0);
-        SHARED_MOVE(shared_vector, size - 16);
         if (size > 32) {
             SHARED_MOVE(shared_vector, 16);
             SHARED_MOVE(shared_vector, size - 32);
         }
+        SHARED_MOVE(shared_vector, 0);
+        SHARED_MOVE(shared_vector, size - 16);
     } else if (size >= 8) {
         SHARED_MOVE(shared_u64, 0);
         SHARED_MOVE(shared_u64, size - 8);
@@ -97,7 +101,43 @@ static inline __attribute__((always_inline)) void shared_copy(uint8_t *to, const
     }
 }
 
+/* 0 to any number of bytes. */
+static inline __attribute__((always_inline)) void shared_copy_any(uint8_t *to, const uint8_t *from,
+                                                                  size_t size) {
+    for (; __builtin_expect(size > 128, 0); size -= 16, to += 16, from += 16)
+        SHARED_MOVE(shared_vector, 0);
+    if (size > 64) {
+        SHARED_MOVE(shared_vector, 0);
+        SHARED_MOVE(shared_vector, 16);
+        SHARED_MOVE(shared_vector, 32);
+        SHARED_MOVE(shared_vector, 48);
+        to += size;
+        from += size;
+        SHARED_MOVE(shared_vector, -64);
+        SHARED_MOVE(shared_vector, -48);
+        SHARED_MOVE(shared_vector, -32);
+        SHARED_MOVE(shared_vector, -16);
+    } else if (size > 0) {
+        shared_copy(to, from, size);
+    }
+}
+
 #undef SHARED_MOVE
+
+/* Two aligned words. */
+static inline __attribute__((always_inline)) shared_pair shared_load_pair(const uint8_t *from) {
+    return *(const volatile shared_vector *)from;
+}
+
+/* Are 8 and more bytes the same as those of `mine`? By words, the last of which may overlap the one before. */
+static inline __attribute__((always_inline)) bool shared_equal(const uint8_t *from, const uint8_t *mine,
+                                                               size_t size) {
+    uint64_t differs = *(const volatile shared_u64 *)from ^ *(const shared_u64 *)mine;
+    differs |= *(const volatile shared_u64 *)(from + size - 8) ^ *(const shared_u64 *)(mine + size - 8);
+    for (size_t at = 8; __builtin_expect(at + 8 < size, 0); at += 8)
+        differs |= *(const volatile shared_u64 *)(from + at) ^ *(const shared_u64 *)(mine + at);
+    return differs == 0;
+}
 
 /* Relaxed loads and comparisons, in one instruction each, which compilers do not make of atomic ones. */
 static inline __attribute__((always_inline)) bool shared_u64_is(const _Atomic uint64_t *word,
@@ -152,6 +192,20 @@ static inline void shared_copy(uint8_t *to, const uint8_t *from, size_t size) {
         }
     }
 }
+static inline void shared_copy_any(uint8_t *to, const uint8_t *from, size_t size) {
+    shared_copy(to, from, size);
+}
+static inline shared_pair shared_load_pair(const uint8_t *from) {
+    const uint64_t *words = (const uint64_t *)(const void *)from;
+    return (shared_pair){__atomic_load_n(words, __ATOMIC_RELAXED),
+                         __atomic_load_n(words + 1, __ATOMIC_RELAXED)};
+}
+static inline bool shared_equal(const uint8_t *from, const uint8_t *mine, size_t size) {
+    uint8_t differs = 0;
+    for (size_t at = 0; at < size; at++)
+        differs |= (uint8_t)(__atomic_load_n(from + at, __ATOMIC_RELAXED) ^ mine[at]);
+    return differs == 0;
+}
 static inline void shared_copy_line(uint8_t *to, uintptr_t bias, uint64_t address) {
     shared_copy(to, (const uint8_t *)(bias + address), LINE_SIZE); // NOLINT(performance-no-int-to-ptr)
 }
@@ -167,5 +221,10 @@ static inline bool shared_u32_is(const _Atomic uint32_t *word, uint32_t value) {
 }
 
 #endif
+
+/* An aligned word. */
+static inline __attribute__((always_inline)) uint64_t shared_load_u64(const uint8_t *from) {
+    return __atomic_load_n((const uint64_t *)(const void *)from, __ATOMIC_RELAXED);
+}
 
 #endif

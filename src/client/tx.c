@@ -4,12 +4,13 @@
  *
  * The fast path of a read is line_try(): version, bytes, version again, one entry in the read set. It has nothing that
  * waits for the data: comparisons are predicted, the second look at the version finds the first one's cache line, and no
- * instruction locks or fences more than the compiler. Everything unusual is line_mend()'s, out of the way.
+ * instruction locks or fences more than the compiler. The version is the page's if that will do, else the line's. Everything
+ * unusual is line_mend()'s, out of the way.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/shared_copy.h"
 #include "client/tx_state.h"
 
@@ -36,6 +37,20 @@ static void hot_forget(struct shelf_tx *tx) {
     tx->hot = (struct hot_region){0};
 }
 
+/* The replica stays as long as the transaction says that it uses it: who has put another one in its place looks for such
+ * transactions after a barrier of all threads (tx_replica_used()), so that none is needed here. */
+static inline const struct replica *replica_take(struct shelf_tx *tx, struct tx_host *host) {
+    const struct replica *replica = atomic_load_explicit(&host->replica, memory_order_acquire);
+    for (;;) {
+        atomic_store_explicit(&tx->replica, replica, memory_order_relaxed);
+        atomic_signal_fence(memory_order_seq_cst);
+        const struct replica *again = atomic_load_explicit(&host->replica, memory_order_acquire);
+        if (LIKELY(again == replica))
+            return replica;
+        replica = again;
+    }
+}
+
 shelf_result tx_begin(struct tx_host *host, unsigned flags, struct shelf_tx **ret_tx) {
     unsigned kind = flags & ~(unsigned)SHELF_FRESH;
     if (kind != SHELF_READ_ONLY && kind != SHELF_READ_WRITE)
@@ -45,21 +60,24 @@ shelf_result tx_begin(struct tx_host *host, unsigned flags, struct shelf_tx **re
         detail_set("no memory for a transaction");
         return SHELF_NO_MEMORY;
     }
-    /* The same host's index was no newer when the hot region was found. */
-    if (tx->slow || host->id == 0 || tx->hot.host != host->id)
+    const struct replica *replica = replica_take(tx, host);
+    /* The same replica's index was no newer when the hot region was found. */
+    if (tx->slow || replica->id == 0 || tx->hot.replica != replica->id)
         hot_forget(tx);
-    tx->host = host;
     tx->flags = flags;
     tx->slow = 0;
     tx->failed = SHELF_OK;
-    tx->regions = host->image->regions;
+    tx->regions = replica->image->regions;
+    tx->maps = replica->maps;
+    tx->host = host;
     tx->read_next = tx->reads;
     tx->read_compacted = 0;
     tx->reads_lost = false;
     tx->dirty = false;
+    tx->memo.address = 0;
     tx->hint_shift = 0;
     /* Applied by this node is applied everywhere, as long as there is one: FRESH asks for nothing more. */
-    tx_index_set(tx, atomic_load_explicit(&host->image->applied, memory_order_acquire));
+    tx_index_set(tx, atomic_load_explicit(&replica->image->applied, memory_order_acquire));
     *ret_tx = tx;
     return SHELF_OK;
 }
@@ -80,6 +98,7 @@ static __attribute__((noinline)) void effects_clear(struct shelf_tx *tx) {
 void tx_end(struct shelf_tx *tx) {
     if (tx->dirty)
         effects_clear(tx);
+    atomic_store_explicit(&tx->replica, NULL, memory_order_release);
     tx_give(tx);
 }
 
@@ -144,8 +163,9 @@ void *tx_array_grow(void *array, size_t *capacity, size_t count, size_t item_siz
 
 /* Has no line of `count` from this one changed since the transaction's index? */
 static bool lines_unchanged(const struct shelf_tx *tx, uint64_t line, uint64_t count) {
-    const struct region_view *region = &tx->regions[line >> (ADDRESS_OFFSET_BITS - LINE_SHIFT)];
-    const _Atomic uint64_t *versions = region->versions + (line & (OFFSET_MASK >> LINE_SHIFT));
+    uint64_t number = line >> (ADDRESS_OFFSET_BITS - LINE_SHIFT);
+    const struct region_view *region = &tx->regions[number];
+    const _Atomic uint64_t *versions = tx->maps[number].versions + (line & (OFFSET_MASK >> LINE_SHIFT));
     uint64_t newest = 0;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t version = atomic_load_explicit(&versions[i], memory_order_relaxed);
@@ -212,6 +232,11 @@ static shelf_result region_missing(struct shelf_tx *tx, shelf_addr from, uint32_
     return SHELF_NOT_FOUND;
 }
 
+/* Where the region's bytes are; NULL: not in this process yet. */
+static inline const uint8_t *map_data(const struct shelf_tx *tx, shelf_addr from) {
+    return atomic_load_explicit(&tx->maps[shelf_addr_region(from)].data, memory_order_acquire);
+}
+
 shelf_result tx_range_check(struct shelf_tx *tx, shelf_addr from, size_t size) {
     const struct region_view *region = &tx->regions[shelf_addr_region(from)];
     uint32_t state = atomic_load_explicit(&region->state, memory_order_acquire);
@@ -224,6 +249,8 @@ shelf_result tx_range_check(struct shelf_tx *tx, shelf_addr from, size_t size) {
                    (unsigned long long)offset, shelf_addr_region(from), (unsigned long long)region_size);
         return SHELF_INVALID;
     }
+    if (!map_data(tx, from))
+        return tx->host->attach(tx->host, tx_replica(tx), shelf_addr_region(from));
     return SHELF_OK;
 }
 
@@ -305,17 +332,25 @@ static void hot_set(struct shelf_tx *tx, shelf_addr from) {
     if (atomic_load_explicit(&region->state, memory_order_acquire) != REGION_LIVE ||
         atomic_load_explicit(&region->floor, memory_order_relaxed) > tx->index)
         return;
+    const uint8_t *data = map_data(tx, from);
+    if (!data)
+        return;
     uint64_t size = atomic_load_explicit(&region->size, memory_order_relaxed);
     uint64_t base = shelf_addr_make(shelf_addr_region(from), 0);
+    const struct region_map *map = &tx->maps[shelf_addr_region(from)];
+    if (base != tx->hot.base)
+        tx->memo.address = 0;
     tx->hot = (struct hot_region){
         .base = base,
         .limit_lines = tx->slow ? 0 : size / LINE_SIZE,
-        .versions = region->versions,
-        .data_bias = (uintptr_t)region->data - base,
+        .page_versions = map->page_versions,
+        .data_bias = (uintptr_t)data - base,
         .state = &region->state,
+        .versions = map->versions,
+        .data = data,
         .limit = tx->slow ? 0 : size,
         .size = size,
-        .host = tx->host->id,
+        .replica = tx_replica(tx)->id,
     };
 }
 
@@ -332,11 +367,15 @@ static inline __attribute__((always_inline)) bool line_try(struct shelf_tx *tx, 
     uint64_t offset = from - tx->hot.base;
     if (!LIKELY(offset < limit))
         return false;
-    const _Atomic uint64_t *word = &tx->hot.versions[offset >> LINE_SHIFT];
+    const _Atomic uint64_t *word = &tx->hot.page_versions[offset >> PAGE_SHIFT];
     uint64_t version = atomic_load_explicit(word, memory_order_acquire);
     /* Odd words are newer than what is applied (I3), so one comparison sees them as well. */
-    if (!LIKELY(version <= tx->version_max))
-        return false;
+    if (!LIKELY(version <= tx->version_max)) {
+        word = &tx->hot.versions[offset >> LINE_SHIFT];
+        version = atomic_load_explicit(word, memory_order_acquire);
+        if (!LIKELY(version <= tx->version_max))
+            return false;
+    }
     uint64_t *entry = tx->read_next;
     if (!LIKELY(entry != tx->read_end))
         return false;
@@ -349,8 +388,9 @@ static inline __attribute__((always_inline)) bool line_try(struct shelf_tx *tx, 
     return true;
 }
 
-/* The same for all of a line. Written out, because every instruction counts here: while a read waits for memory, how many
- * of the reads after it are under way is decided by how many instructions fit into the processor's window. */
+/* The same for all of a line, by its page's version alone. Written out, because every instruction counts here: while a read
+ * waits for memory, how many of the reads after it are under way is decided by how many instructions fit into the
+ * processor's window. */
 static inline __attribute__((always_inline)) bool whole_line_try(struct shelf_tx *tx, shelf_addr from,
                                                                  void *to) {
     uint64_t offset = from - tx->hot.base;
@@ -358,13 +398,14 @@ static inline __attribute__((always_inline)) bool whole_line_try(struct shelf_tx
     uint64_t line = offset >> LINE_SHIFT | offset << (64 - LINE_SHIFT);
     if (!LIKELY(line < tx->hot.limit_lines))
         return false;
-    const _Atomic uint64_t *versions = tx->hot.versions;
-    uint64_t version = atomic_load_explicit(&versions[line], memory_order_acquire);
+    const _Atomic uint64_t *versions = tx->hot.page_versions;
+    uint64_t page = line >> (PAGE_SHIFT - LINE_SHIFT);
+    uint64_t version = atomic_load_explicit(&versions[page], memory_order_acquire);
     if (!LIKELY(version <= tx->version_max))
         return false;
     shared_copy_line(to, tx->hot.data_bias, from);
     shared_fence_acquire();
-    if (!LIKELY(shared_item_is(versions, line, version)) ||
+    if (!LIKELY(shared_item_is(versions, page, version)) ||
         !LIKELY(shared_u32_is(tx->hot.state, REGION_LIVE)))
         return false;
     uint64_t *entry = tx->read_next;
@@ -384,11 +425,12 @@ static shelf_result line_mend(struct shelf_tx *tx, shelf_addr from, size_t size,
         return reads_grow(tx);
     hot_set(tx, from);
     const struct region_view *region = &tx->regions[from >> ADDRESS_OFFSET_BITS];
+    const _Atomic uint64_t *versions = tx->maps[from >> ADDRESS_OFFSET_BITS].versions;
     uint64_t version =
-        atomic_load_explicit(&region->versions[(from & OFFSET_MASK) >> LINE_SHIFT], memory_order_acquire);
+        atomic_load_explicit(&versions[(from & OFFSET_MASK) >> LINE_SHIFT], memory_order_acquire);
     uint64_t floor = atomic_load_explicit(&region->floor, memory_order_relaxed);
     uint64_t needed = version_index(version) > floor ? version_index(version) : floor;
-    uint64_t applied = atomic_load_explicit(&tx->host->image->applied, memory_order_acquire);
+    uint64_t applied = atomic_load_explicit(&tx_replica(tx)->image->applied, memory_order_acquire);
     if (needed > applied || (version & VERSION_WRITING)) {
         /* I3: its record is being applied right now, which takes micros, unless the node died in it. */
         if (tx->host->wait(tx->host, (*round)++))
@@ -465,13 +507,17 @@ void shelf_prefetch(struct shelf_tx *tx, shelf_addr from, size_t size) {
     const struct region_view *region = &tx->regions[from >> ADDRESS_OFFSET_BITS];
     if (size == 0 || atomic_load_explicit(&region->state, memory_order_acquire) != REGION_LIVE)
         return;
+    const uint8_t *data = map_data(tx, from);
+    const _Atomic uint64_t *page_versions = tx->maps[from >> ADDRESS_OFFSET_BITS].page_versions;
+    if (!data)
+        return;
     uint64_t region_size = atomic_load_explicit(&region->size, memory_order_relaxed);
     uint64_t first = (from & OFFSET_MASK) >> LINE_SHIFT;
     uint64_t last = ((from & OFFSET_MASK) + size - 1) >> LINE_SHIFT;
     for (uint64_t line = first; line <= last && line - first < LINES_MAX && line < region_size >> LINE_SHIFT;
          line++) {
-        __builtin_prefetch(region->data + (line << LINE_SHIFT));
-        const void *version = &region->versions[line];
+        __builtin_prefetch(data + (line << LINE_SHIFT));
+        const void *version = &page_versions[line >> (PAGE_SHIFT - LINE_SHIFT)];
         __builtin_prefetch(version);
     }
 }
@@ -523,7 +569,7 @@ shelf_result shelf_view(struct shelf_tx *tx, shelf_addr from, size_t size, const
     shelf_result result = tx_range_check(tx, from, size);
     if (result != SHELF_OK)
         return result;
-    const uint8_t *bytes = tx->regions[shelf_addr_region(from)].data + shelf_addr_offset(from);
+    const uint8_t *bytes = map_data(tx, from) + shelf_addr_offset(from);
     if (size == 0) {
         *ret_bytes = bytes;
         return SHELF_OK;

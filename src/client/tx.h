@@ -20,14 +20,20 @@
 
 /* The least that a handle must offer to its transactions; first member of struct shelf and of the simulator's clients. */
 struct tx_host {
-    struct image *image;
-    /* Not 0: no other host in the life of this process has or had this number, so a transaction that is used again may
-     * keep what it found out about the image. */
-    uint64_t id;
+    /* What transactions read. Another one takes its place when the node was replaced; each transaction stays with the one
+     * that it began with. */
+    _Atomic(const struct replica *) replica;
     /* How a reader waits a little while a line is in mid-apply; returns false when it has waited long enough. `round`
      * counts from 0. The simulator's host returns false at once. */
     bool (*wait)(struct tx_host *host, uint32_t round);
+    /* Maps a region that is live and not mapped in this process; NULL: all of them are. */
+    shelf_result (*attach)(struct tx_host *host, const struct replica *replica, shelf_region region);
+    /* Another node serves than before. Called without any lock, by a thread that must not be held up. NULL: nobody cares. */
+    void (*renewed)(struct tx_host *host);
 };
+
+/* Does any transaction of this process still read from it? It must not be any host's any more. */
+bool tx_replica_used(const struct replica *replica);
 
 /* Takes a transaction from the cache of its kind (tx_pool.c) that begins at the newest applied index. */
 shelf_result tx_begin(struct tx_host *host, unsigned flags, struct shelf_tx **ret_tx);

@@ -8,9 +8,12 @@
  * P1  A transaction is in exactly one place: a thread's list, the common list, or a caller's hands (host is set).
  * P2  All of them are in the list `all`, so that the child of a fork can fail those that it inherited.
  */
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "client/tx_state.h"
 
@@ -196,6 +199,25 @@ void tx_give(struct shelf_tx *tx) {
     tx->pool_next = thread_pool.first;
     thread_pool.first = tx;
     thread_pool.count++;
+}
+
+/* After the barrier every thread has either said which replica it took, or sees the new one. A kernel without the call
+ * is one on which nothing is ever given back. */
+bool tx_replica_used(const struct replica *replica) {
+    static _Atomic bool registered;
+    if (!atomic_load(&registered)) {
+        if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0)
+            return true;
+        atomic_store(&registered, true);
+    }
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0)
+        return true;
+    bool used = false;
+    pthread_mutex_lock(&pool_mutex);
+    for (struct shelf_tx *tx = all_first; tx && !used; tx = tx->all_next)
+        used = atomic_load_explicit(&tx->replica, memory_order_acquire) == replica;
+    pthread_mutex_unlock(&pool_mutex);
+    return used;
 }
 
 void tx_pool_fork_prepare(void) {

@@ -59,12 +59,21 @@ struct copy_block {
 struct hot_region {
     uint64_t base;        /* address of its first byte */
     uint64_t limit_lines; /* lines that may be read the fast way: all, or 0 while anything is in the way */
-    const _Atomic uint64_t *versions;
-    uintptr_t data_bias; /* added to an address, where its byte is */
+    const _Atomic uint64_t *page_versions;
+    uintptr_t data_bias; /* added to an address: where its byte is */
     const _Atomic uint32_t *state;
-    uint64_t limit; /* limit_lines in bytes */
-    uint64_t size;  /* 0: there is no hot region */
-    uint64_t host;  /* id of the host that it was found at */
+    const _Atomic uint64_t *versions;
+    const uint8_t *data;
+    uint64_t limit;   /* limit_lines in bytes */
+    uint64_t size;    /* 0: there is no hot region */
+    uint64_t replica; /* id of the one that it was found in */
+};
+
+/* What a structure made of a line that it looks at in each of its calls. That line was recorded as read, and lies in the
+ * hot region. */
+struct tx_memo {
+    shelf_addr address; /* of the line; 0: nothing is kept */
+    uint64_t words[3];
 };
 
 struct shelf_tx {
@@ -78,8 +87,12 @@ struct shelf_tx {
     uint64_t index; /* all reads are exact at it (R1) */
     uint32_t slow;  /* TX_FAILED etc.; 0: nothing is in the way */
     uint32_t flags;
+    struct tx_memo memo;
     const struct region_view *regions; /* of the image */
-    struct tx_host *host;              /* NULL: in the pool */
+    _Atomic(const struct replica *)
+        replica;                   /* that it reads; NULL: in the pool. tx_replica_used() looks at it */
+    const struct region_map *maps; /* of the replica */
+    struct tx_host *host;
     shelf_result failed;
 
     size_t
@@ -124,6 +137,10 @@ static inline size_t tx_read_count(const struct shelf_tx *tx) {
 }
 static inline void tx_read_count_set(struct shelf_tx *tx, size_t count) {
     tx->read_next = tx->reads + count;
+}
+
+static inline const struct replica *tx_replica(const struct shelf_tx *tx) {
+    return atomic_load_explicit(&tx->replica, memory_order_relaxed);
 }
 
 /* Something is in the way of fast reads from now on. */

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/tx_state.h"
 
 /* Each line becomes at least one range of 16 bytes with 8 of data. */
@@ -391,6 +391,7 @@ shelf_result tx_encode(struct shelf_tx *tx, uint64_t session, uint64_t holder, u
         .holder = holder,
         .sequence = sequence,
         .index = tx->index,
+        .epoch = atomic_load_explicit(&tx_replica(tx)->image->epoch, memory_order_relaxed),
         .operation_count = (uint32_t)tx->operation_count,
     };
     size_t at = sizeof(request);

@@ -1,58 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * arguments.c: getopt_long() fed from the table of commands, and guesses at what a misspelt word should have been.
+ * arguments.c: getopt_long() fed from the table of commands, with guesses at what a misspelt word should have been.
  */
 #include "cmd/arguments.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/bits.h"
 #include "cmd/output.h"
-
-#define WORD_MAX 32u
-
-/* ---- Similar words ------------------------------------------------------------------------------------------------- */
-
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-/* Insertions, deletions, replacements and swaps of neighbours that lead from one word to the other. */
-static size_t word_distance(const char *a, const char *b) {
-    size_t a_length = strlen(a), b_length = strlen(b);
-    if (a_length > WORD_MAX || b_length > WORD_MAX) {
-        return WORD_MAX;
-    }
-    size_t rows[WORD_MAX + 1][WORD_MAX + 1];
-    for (size_t i = 0; i <= a_length; i++) {
-        for (size_t j = 0; j <= b_length; j++) {
-            if (i == 0 || j == 0) {
-                rows[i][j] = i + j;
-                continue;
-            }
-            size_t replaced = rows[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-            rows[i][j] = min_size(replaced, min_size(rows[i - 1][j], rows[i][j - 1]) + 1);
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-                rows[i][j] = min_size(rows[i][j], rows[i - 2][j - 2] + 1);
-            }
-        }
-    }
-    return rows[a_length][b_length];
-}
-
-static bool word_is_close(const char *typed, const char *word, size_t *best) {
-    size_t distance = word_distance(typed, word);
-    if (distance >= *best || distance > strlen(word) / 2) {
-        return false;
-    }
-    *best = distance;
-    return true;
-}
+#include "cmd/words.h"
 
 const struct command *command_find(const char *name) {
     for (const struct command *command = commands; command->name; command++) {
@@ -179,28 +136,4 @@ const char *call_option(const struct call *call, const char *name) {
 
 const char *call_argument(const struct call *call, int place) {
     return place < call->argument_count ? call->arguments[place] : NULL;
-}
-
-bool size_parse(const char *text, uint64_t *ret_size) {
-    static const char units[] = "KMGT";
-    char *end;
-    errno = 0;
-    unsigned long long size = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)text[0]) || errno != 0) {
-        return false;
-    }
-    unsigned shift = 0;
-    if (*end != 0) {
-        const char *unit = strchr(units, toupper((unsigned char)*end));
-        if (!unit) {
-            return false;
-        }
-        shift = 10 * ((unsigned)(unit - units) + 1);
-        end++;
-    }
-    if (*end != 0 || size > UINT64_MAX >> shift) {
-        return false;
-    }
-    *ret_size = (uint64_t)size << shift;
-    return true;
 }

@@ -26,7 +26,4 @@ const char *call_option(const struct call *call, const char *name);
 /* The argument at that place; NULL if there are fewer. */
 const char *call_argument(const struct call *call, int place);
 
-/* "64M", "4096", "1G"; units are powers of 1024. False if it is none, or does not fit. */
-bool size_parse(const char *text, uint64_t *ret_size);
-
 #endif

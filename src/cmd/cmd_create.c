@@ -5,6 +5,7 @@
 #include "cmd/arguments.h"
 #include "cmd/output.h"
 #include "cmd/shelf_use.h"
+#include "cmd/words.h"
 
 struct wanted {
     const char *name;
@@ -86,6 +87,5 @@ int cmd_create(const struct call *call) {
     } else {
         (void)printf("%s: a new shelf; `shelf create %s REGION SIZE` makes a region in it\n", path, path);
     }
-    result = shelf_close(s);
-    return code != 0 || result == SHELF_OK ? code : fail_call(call, result, "%s: closing it", path);
+    return close_finish(call, s, code);
 }

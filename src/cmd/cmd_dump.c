@@ -2,7 +2,8 @@
 /*
  * cmd_dump.c: `shelf dump`: a region as of a checkpoint, while the program that owns the directory goes on.
  *
- *   1. If nobody owns the directory, open and close it: then its checkpoint is its present state.
+ *   1. Open the shelf. If another process serves it, ask that one for a checkpoint; else closing it again writes one. (A process
+ *      that lets nobody attach cannot be asked: then the last checkpoint has to do.)
  *   2. Hold `checkpoint.lock`: the node begins no checkpoint unless its log is full, it closes, or its program asks for one.
  *   3. Superblock, roots, table, pages, each checked against the level above. What a superblock reaches is not overwritten
  *      before the next one is durable; so if a check fails and the superblock is another one by now, the checkpoint was
@@ -32,7 +33,8 @@ struct dump {
     char part[4096];    /* temporary name of the file */
     FILE *out;
     struct disk disk;
-    long owner; /* process that runs in the directory, 0: none */
+    long owner;   /* process that runs in the directory, 0: none */
+    bool is_last; /* it could not be asked for a checkpoint */
     struct dump_writer writer;
     struct dump_header header;
     struct progress progress;
@@ -199,7 +201,7 @@ static shelf_result attempt(struct dump *dump, uint64_t *ret_sequence, char ret_
 }
 
 static int region_missing(const struct dump *dump) {
-    if (dump->owner == 0) {
+    if (!dump->is_last) {
         return region_refuse(dump->call, dump->path, dump->region_name, SHELF_NOT_FOUND);
     }
     return fail(dump->call, SHELF_NOT_FOUND,
@@ -212,7 +214,7 @@ static int region_missing(const struct dump *dump) {
 
 static int dump_report(const struct dump *dump) {
     const struct dump_header *header = &dump->header;
-    const char *as_of = dump->owner ? "last checkpoint" : "present state";
+    const char *as_of = dump->is_last ? "last checkpoint" : "present state";
     if (dump->call->json) {
         return json_finish(dump->target ? stdout : stderr,
                            json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:s, s:s}", "region", header->name,
@@ -265,14 +267,23 @@ static int dump_run(struct dump *dump) {
 /* 0: the checkpoint is as new as it can be. */
 static int checkpoint_refresh(struct dump *dump) {
     shelf *s;
+    if (path_is_socket(dump->path)) {
+        return fail(dump->call, SHELF_INVALID,
+                    "%s: a dump is made from the files; name the directory of the shelf", dump->path);
+    }
     shelf_result result = shelf_use_open(dump->path, 0, &s);
-    if (result == SHELF_OK) {
-        result = shelf_close(s);
-        return result == SHELF_OK
+    if (result == SHELF_BUSY) {
+        dump->is_last = true;
+        return 0;
+    }
+    if (result != SHELF_OK) {
+        return shelf_use_refuse(dump->call, dump->path, result);
+    }
+    result = shelf_use_is_node(s) ? SHELF_OK : shelf_checkpoint(s, NULL);
+    int code = result == SHELF_OK
                    ? 0
                    : fail_call(dump->call, result, "%s: no checkpoint could be written", dump->path);
-    }
-    return result == SHELF_BUSY ? 0 : shelf_use_refuse(dump->call, dump->path, result);
+    return close_finish(dump->call, s, code);
 }
 
 int cmd_dump(const struct call *call) {

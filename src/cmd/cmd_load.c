@@ -300,7 +300,7 @@ static int load_run(struct load *load) {
     if (code != 0 && load->made) {
         region_undo(load->call, load->s, load->name);
     }
-    result = shelf_close(load->s);
+    result = shelf_use_close(load->s);
     if (code == 0 && result != SHELF_OK) {
         code = fail_call(load->call, result, "%s: closing it", load->path);
     }

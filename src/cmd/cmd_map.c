@@ -5,15 +5,11 @@
 #include <unistd.h>
 
 #include "cmd/arguments.h"
+#include "cmd/bytes.h"
 #include "cmd/output.h"
 #include "cmd/shelf_use.h"
 
 #define KEY_MAX ((size_t)64 << 10)
-
-struct bytes {
-    uint8_t *at; /* owned */
-    size_t size;
-};
 
 /* What a command works on. */
 struct entry {
@@ -26,76 +22,8 @@ struct entry {
     struct bytes key, value;
     size_t value_max;
     struct shelf_receipt receipt;
+    FILE *spool; /* scan's answer */
 };
-
-/* ---- Bytes of arguments -------------------------------------------------------------------------------------------- */
-
-static int hex_digit(char digit) {
-    if (digit >= '0' && digit <= '9') {
-        return digit - '0';
-    }
-    if (digit >= 'a' && digit <= 'f') {
-        return digit - 'a' + 10;
-    }
-    return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
-}
-
-static bool bytes_of_hex(const char *text, struct bytes *ret_bytes) {
-    size_t length = strlen(text);
-    uint8_t *at = malloc(length / 2 + 1);
-    bool right = at && length % 2 == 0;
-    for (size_t i = 0; right && i < length; i += 2) {
-        int high = hex_digit(text[i]), low = hex_digit(text[i + 1]);
-        right = high >= 0 && low >= 0;
-        at[i / 2] = (uint8_t)((unsigned)high << 4 | (unsigned)low);
-    }
-    if (!right) {
-        free(at);
-        return false;
-    }
-    *ret_bytes = (struct bytes){at, length / 2};
-    return true;
-}
-
-static bool bytes_of_text(const char *text, struct bytes *ret_bytes) {
-    ret_bytes->at = (uint8_t *)strdup(text);
-    ret_bytes->size = strlen(text);
-    return ret_bytes->at != NULL;
-}
-
-/* All of standard input, up to one byte more than a value can have. */
-static bool bytes_of_stdin(struct bytes *ret_bytes) {
-    uint8_t *at = malloc(SHELF_TX_BYTES_MAX + 1);
-    if (!at) {
-        return false;
-    }
-    size_t size = fread(at, 1, SHELF_TX_BYTES_MAX + 1, stdin);
-    if (ferror(stdin)) {
-        free(at);
-        return false;
-    }
-    ret_bytes->at = at;
-    ret_bytes->size = size;
-    return true;
-}
-
-static int bytes_parse(const struct call *call, const char *text, bool from_stdin, struct bytes *ret_bytes) {
-    bool hex = call_option(call, "hex") != NULL;
-    if (from_stdin && strcmp(text, "-") == 0) {
-        return bytes_of_stdin(ret_bytes) ? 0 : fail(call, SHELF_IO, "standard input cannot be read");
-    }
-    if (hex ? bytes_of_hex(text, ret_bytes) : bytes_of_text(text, ret_bytes)) {
-        return 0;
-    }
-    return fail(call, hex ? SHELF_INVALID : SHELF_NO_MEMORY,
-                hex ? "'%s' is no even number of hexadecimal digits" : "no memory for '%s'", text);
-}
-
-static void hex_print(const uint8_t *bytes, size_t size) {
-    for (size_t i = 0; i < size; i++) {
-        (void)printf("%02x", bytes[i]);
-    }
-}
 
 /* ---- Open and close ------------------------------------------------------------------------------------------------ */
 
@@ -103,8 +31,9 @@ static int entry_open(const struct call *call, uint32_t flags, struct entry *ret
     *ret_entry = (struct entry){.call = call, .path = path_plain(call_argument(call, 0))};
     const char *place = call_argument(call, 1), *key = call_argument(call, 2);
     if (!place_split(place, ret_entry->region_name, ret_entry->map_name)) {
-        return fail(call, SHELF_INVALID, "'%s' is no REGION/MAP, with names of 1 to %u bytes", place,
-                    SHELF_NAME_MAX);
+        return fail(call, SHELF_INVALID,
+                    "'%s' is no REGION/MAP: two names with a slash between them, each of 1 to %u bytes",
+                    place, SHELF_NAME_MAX);
     }
     int code = key ? bytes_parse(call, key, false, &ret_entry->key) : 0;
     if (code != 0) {
@@ -119,11 +48,9 @@ static int entry_open(const struct call *call, uint32_t flags, struct entry *ret
 }
 
 static int entry_close(struct entry *entry, int code) {
-    shelf_result result = entry->s ? shelf_close(entry->s) : SHELF_OK;
     free(entry->key.at);
     free(entry->value.at);
-    return code != 0 || result == SHELF_OK ? code
-                                           : fail_call(entry->call, result, "%s: closing it", entry->path);
+    return entry->s ? close_finish(entry->call, entry->s, code) : code;
 }
 
 static int entry_refuse(const struct entry *entry, shelf_result result) {
@@ -209,28 +136,18 @@ static shelf_result get_body(shelf_tx *tx, void *context) {
 }
 
 static json_t *entry_json(const struct bytes *key, const struct bytes *value) {
-    const char *key_encoding, *value_encoding;
-    json_t *key_json = key->at ? json_bytes(key->at, key->size, &key_encoding) : NULL;
-    json_t *value_json = json_bytes(value->at, value->size, &value_encoding);
-    json_t *object = json_pack("{s:o, s:s, s:I}", "value", value_json, "value_encoding", value_encoding,
-                               "size", (json_int_t)value->size);
-    if (key_json) {
-        (void)json_object_set_new(object, "key", key_json);
-        (void)json_object_set_new(object, "key_encoding", json_string(key_encoding));
-    }
+    json_t *object = json_pack("{s:I}", "size", (json_int_t)value->size);
+    bytes_json(object, "key", key);
+    bytes_json(object, "value", value);
     return object;
 }
 
 static int value_print(const struct entry *entry) {
+    bool hex = call_option(entry->call, "hex") != NULL;
     if (entry->call->json) {
         return json_finish(stdout, entry_json(&entry->key, &entry->value));
     }
-    bool hex = call_option(entry->call, "hex") != NULL;
-    if (hex) {
-        hex_print(entry->value.at, entry->value.size);
-    } else {
-        (void)fwrite(entry->value.at, 1, entry->value.size, stdout);
-    }
+    bytes_print(stdout, &entry->value, hex);
     if (hex || isatty(STDOUT_FILENO)) {
         (void)putchar('\n');
     }
@@ -255,58 +172,142 @@ int cmd_get(const struct call *call) {
 /* ---- scan ---------------------------------------------------------------------------------------------------------- */
 
 static void pair_print(const struct entry *entry) {
+    bool hex = call_option(entry->call, "hex") != NULL;
     if (entry->call->json) {
-        (void)json_finish(stdout, entry_json(&entry->key, &entry->value));
-    } else if (call_option(entry->call, "hex")) {
-        hex_print(entry->key.at, entry->key.size);
-        (void)putchar('\t');
-        hex_print(entry->value.at, entry->value.size);
-        (void)putchar('\n');
-    } else {
-        (void)fwrite(entry->key.at, 1, entry->key.size, stdout);
-        (void)putchar('\t');
-        (void)fwrite(entry->value.at, 1, entry->value.size, stdout);
-        (void)putchar('\n');
+        (void)json_finish(entry->spool, entry_json(&entry->key, &entry->value));
+        return;
     }
+    bytes_print(entry->spool, &entry->key, hex);
+    (void)fputc('\t', entry->spool);
+    bytes_print(entry->spool, &entry->value, hex);
+    (void)fputc('\n', entry->spool);
 }
 
-/* This process is the node and changes nothing meanwhile, so the walk never has to start over. */
-static shelf_result scan_run(shelf_tx *tx, struct entry *entry) {
-    shelf_map map;
-    struct shelf_map_cursor cursor = {0};
-    shelf_result result = map_open(tx, entry, &map);
-    while (result == SHELF_OK) {
+/* Other programs may change the map meanwhile, which ends the transaction. Then it starts anew, a few times; after that it goes on, in
+ * another transaction, with the part of the map that was not finished; and if that does not help, with the entry. */
+enum { WHOLE_ATTEMPTS = 3, PART_ATTEMPTS = 20, IDLE_ATTEMPTS = 1000 };
+
+struct place {
+    struct shelf_map_cursor cursor;
+    off_t spooled;
+};
+struct scan {
+    struct entry *entry;
+    struct place start; /* of the next transaction */
+    struct place part;  /* where the part of the map begins that is being read */
+    struct place last;  /* behind the last entry */
+    unsigned whole_attempts, part_attempts, idle_attempts;
+    unsigned moments; /* transactions whose entries are kept */
+};
+
+/* NOT_FOUND: that was all. */
+static shelf_result scan_stretch(struct scan *scan, shelf_tx *tx, shelf_map map) {
+    struct entry *entry = scan->entry;
+    shelf_result result = SHELF_OK;
+    scan->last = scan->start;
+    if (fseeko(entry->spool, scan->start.spooled, SEEK_SET) != 0) {
+        return SHELF_IO;
+    }
+    while (result == SHELF_OK && !interrupt_seen()) {
+        struct shelf_map_cursor cursor = scan->last.cursor;
         result = shelf_map_next(tx, map, &cursor, entry->key.at, KEY_MAX, &entry->key.size, entry->value.at,
                                 entry->value_max, &entry->value.size);
-        if (result == SHELF_OK) {
-            pair_print(entry);
-        } else if (result == SHELF_NOT_FOUND) {
-            return SHELF_OK;
+        if (result != SHELF_OK) {
+            break;
         }
+        if (cursor.state[0] != scan->part.cursor.state[0]) {
+            scan->part = (struct place){.cursor = {{cursor.state[0]}}, .spooled = scan->last.spooled};
+            scan->part_attempts = 0;
+        }
+        pair_print(entry);
+        scan->last = (struct place){.cursor = cursor, .spooled = ftello(entry->spool)};
+        scan->idle_attempts = 0;
     }
     return result;
 }
 
+/* After a conflict. False: it makes no progress. */
+static bool scan_again(struct scan *scan) {
+    if (++scan->whole_attempts < WHOLE_ATTEMPTS) {
+        *scan = (struct scan){.entry = scan->entry, .whole_attempts = scan->whole_attempts};
+        return true;
+    }
+    scan->start = ++scan->part_attempts < PART_ATTEMPTS ? scan->part : scan->last;
+    scan->moments += scan->start.spooled > 0;
+    return ++scan->idle_attempts < IDLE_ATTEMPTS;
+}
+
+static shelf_result scan_whole(struct scan *scan) {
+    struct entry *entry = scan->entry;
+    for (;;) {
+        shelf_tx *tx;
+        shelf_map map;
+        shelf_result result = shelf_begin(entry->s, SHELF_READ_ONLY, &tx);
+        if (result != SHELF_OK) {
+            return result;
+        }
+        result = map_open(tx, entry, &map);
+        if (result == SHELF_OK) {
+            result = scan_stretch(scan, tx, map);
+        }
+        shelf_abort(tx);
+        if (result == SHELF_NOT_FOUND && !entry->map_missing) {
+            return fflush(entry->spool) == 0 && ftruncate(fileno(entry->spool), scan->last.spooled) == 0
+                       ? SHELF_OK
+                       : SHELF_IO;
+        }
+        if (interrupt_seen() || result != SHELF_CONFLICT || !scan_again(scan)) {
+            return result;
+        }
+    }
+}
+
+static int spool_show(FILE *spool) {
+    char part[65536];
+    size_t size;
+    rewind(spool);
+    while ((size = fread(part, 1, sizeof(part), spool)) > 0) {
+        (void)fwrite(part, 1, size, stdout);
+    }
+    return ferror(spool) ? SHELF_IO : SHELF_OK;
+}
+
+static int scan_run(struct entry *entry) {
+    entry->value_max = SHELF_TX_BYTES_MAX;
+    entry->key.at = malloc(KEY_MAX);
+    entry->value.at = malloc(entry->value_max);
+    entry->spool = tmpfile();
+    if (!entry->key.at || !entry->value.at || !entry->spool) {
+        return fail(entry->call, SHELF_NO_MEMORY, "no memory for an entry, or no temporary file");
+    }
+    interrupt_watch();
+    struct scan scan = {.entry = entry};
+    shelf_result result = scan_whole(&scan);
+    if (interrupt_seen()) {
+        return EXIT_INTERRUPTED;
+    }
+    if (result == SHELF_IO || (result == SHELF_OK && ferror(entry->spool))) {
+        return fail(entry->call, SHELF_IO, "the temporary file for the answer cannot be written");
+    }
+    if (result == SHELF_OK && scan.moments > 0) {
+        remark(entry->call,
+               "the map was changed meanwhile: what follows is of %u moments, each part of it of one",
+               scan.moments + 1);
+    }
+    if (result == SHELF_CONFLICT) {
+        return fail(entry->call, result,
+                    "%s: %s/%s is changed faster than it can be read; `shelf dump` takes a copy", entry->path,
+                    entry->region_name, entry->map_name);
+    }
+    return result == SHELF_OK ? spool_show(entry->spool) : entry_refuse(entry, result);
+}
+
 int cmd_scan(const struct call *call) {
     struct entry entry;
-    shelf_tx *tx;
     int code = entry_open(call, SHELF_OPEN_NO_CHECKPOINT, &entry);
-    if (code != 0) {
-        return entry_close(&entry, code);
-    }
-    entry.value_max = SHELF_TX_BYTES_MAX;
-    entry.key.at = malloc(KEY_MAX);
-    entry.value.at = malloc(entry.value_max);
-    if (!entry.key.at || !entry.value.at) {
-        return entry_close(&entry, fail(call, SHELF_NO_MEMORY, "no memory for an entry"));
-    }
-    shelf_result result = shelf_begin(entry.s, SHELF_READ_ONLY, &tx);
-    if (result == SHELF_OK) {
-        result = scan_run(tx, &entry);
-        code = result == SHELF_OK ? SHELF_OK : entry_refuse(&entry, result);
-        shelf_abort(tx);
-    } else {
-        code = entry_refuse(&entry, result);
+    code = code == 0 ? scan_run(&entry) : code;
+    if (entry.spool) {
+        (void)fclose(entry.spool);
     }
     return entry_close(&entry, code);
 }

@@ -7,7 +7,8 @@
  *   2. If they are in order: opens the shelf (which replays the log and ends in a checkpoint, like any open), and audits the
  *      allocator, the maps and the streams of every region.
  *
- * With --checkpoint, only the checkpoint, beside a node that runs; if the node has written a newer one meanwhile, again.
+ * Beside a node that runs: a new checkpoint, the records of the log from there to what the node has applied, and the structures, each
+ * at one index. If the node has written another checkpoint meanwhile, again. With --checkpoint only the last one, without asking.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "cmd/verify.h"
 
 #define OVERTAKEN_MAX 20
+#define ROUNDS_SURE   3 /* that damage beside a node must be there, lest it was read while it was written */
 
 /* ---- Report -------------------------------------------------------------------------------------------------------- */
 
@@ -163,21 +165,42 @@ static void verify_reset(struct verify *verify) {
     verify->pages_checked = 0;
 }
 
-static int checkpoint_only(struct verify *verify) {
+static bool is_overtaken(struct verify *verify) {
+    return checkpoint_sequence(&verify->disk) != (verify->superblock_known ? verify->superblock.sequence : 0);
+}
+
+/* The checkpoint, and with `s` the log behind it. */
+static void files_beside(struct verify *verify, shelf *s) {
+    struct shelf_info info;
+    verify_reset(verify);
+    progress_begin(&verify->progress, "checking", 0);
+    verify_checkpoint(verify);
+    if (s && verify->findings.damage == 0 && verify->superblock_known && !interrupt_seen() &&
+        shelf_info_get(s, &info) == SHELF_OK) {
+        verify_log_beside(verify, info.applied);
+    }
+    progress_end(&verify->progress);
+}
+
+static int checkpoint_only(struct verify *verify, shelf *s) {
+    shelf_result result = SHELF_OK;
+    char why[512] = "";
+    int sure = 0;
     if (!disk_hold_checkpoint(&verify->disk)) {
         return fail(verify->call, SHELF_DENIED, "%s: the file `checkpoint.lock` cannot be locked",
                     verify->disk.path);
     }
     for (int round = 0; round < OVERTAKEN_MAX && !interrupt_seen(); round++) {
-        verify_reset(verify);
-        progress_begin(&verify->progress, "checking", 0);
-        verify_checkpoint(verify);
-        progress_end(&verify->progress);
-        if (verify->findings.damage == 0 ||
-            (verify->superblock_known && checkpoint_sequence(&verify->disk) == verify->superblock.sequence) ||
-            (!verify->superblock_known && checkpoint_sequence(&verify->disk) == 0)) {
-            return interrupt_seen() ? EXIT_INTERRUPTED : (int)report(verify, SHELF_OK, "");
+        files_beside(verify, s);
+        if (verify->findings.damage > 0 && (is_overtaken(verify) || (s && ++sure < ROUNDS_SURE))) {
+            continue;
         }
+        if (s && !verify->files_only && verify->findings.damage == 0 && !interrupt_seen()) {
+            result = verify_audit_open(verify, s);
+            (void)snprintf(why, sizeof(why), "%s",
+                           shelf_detail()[0] ? shelf_detail() : shelf_result_text(result));
+        }
+        return interrupt_seen() ? EXIT_INTERRUPTED : (int)report(verify, result, why);
     }
     return interrupt_seen()
                ? EXIT_INTERRUPTED
@@ -187,15 +210,36 @@ static int checkpoint_only(struct verify *verify) {
                       verify->disk.path, OVERTAKEN_MAX);
 }
 
+/* Asks whoever serves the directory for a checkpoint, then reads that. */
+static int beside(struct verify *verify, long owner, bool files_only) {
+    shelf *s;
+    const char *path = verify->disk.path;
+    shelf_result result = shelf_use_attach(path, &s);
+    if (result != SHELF_OK) {
+        return fail(verify->call, SHELF_BUSY,
+                    "%s is in use by process %ld, which lets nobody attach; end it first, or check its last "
+                    "checkpoint with "
+                    "--checkpoint",
+                    path, owner);
+    }
+    result = shelf_checkpoint(s, NULL);
+    if (result != SHELF_OK) {
+        return close_finish(verify->call, s,
+                            fail_call(verify->call, result, "%s: no checkpoint could be written", path));
+    }
+    remark(verify->call,
+           "%s is served by process %ld: checking its checkpoint of this moment, and what comes after it",
+           path, owner);
+    verify->files_only = files_only;
+    return close_finish(verify->call, s, checkpoint_only(verify, s));
+}
+
 static int whole(struct verify *verify, bool files_only) {
     long owner;
     char why[512] = "";
     shelf_result result = disk_lock(&verify->disk, &owner);
     if (result == SHELF_BUSY) {
-        return fail(
-            verify->call, result,
-            "%s is in use by process %ld; end it first, or check its last checkpoint with --checkpoint",
-            verify->disk.path, owner);
+        return beside(verify, owner, files_only);
     }
     if (result != SHELF_OK) {
         return fail(verify->call, result, "%s: the file `lock` cannot be opened and locked",
@@ -231,11 +275,13 @@ int cmd_verify(const struct call *call) {
     shelf_result result = disk_open(&verify->disk, path, text);
     if (result != SHELF_OK) {
         free(verify);
-        return fail(call, result, "%s: %s", path, text);
+        return path_is_socket(path) ? fail(call, SHELF_INVALID,
+                                           "%s: the files are checked; name the directory of the shelf", path)
+                                    : fail(call, result, "%s: %s", path, text);
     }
     interrupt_watch();
     verify->regions_report = json_array();
-    int code = call_option(call, "checkpoint") ? checkpoint_only(verify)
+    int code = call_option(call, "checkpoint") ? checkpoint_only(verify, NULL)
                                                : whole(verify, call_option(call, "files") != NULL);
     disk_close(&verify->disk);
     verify_reset(verify);

@@ -23,6 +23,7 @@ struct call; /* a command with what the user gave it */
 
 struct command {
     const char *name;
+    const char *group;    /* title that the help puts above it; NULL: the one before */
     const char *synopsis; /* its arguments, as the help shows them */
     const char *summary;  /* one line */
     const char *about;    /* more, in lines of up to 100 characters */
@@ -45,16 +46,24 @@ struct call {
 /* The commands; the last one has no name. main.c */
 extern const struct command commands[];
 
-/* One function each, in cmd_NAME.c. */
+/* One function each, in cmd_*.c. */
 int cmd_create(const struct call *call);
 int cmd_list(const struct call *call);
+int cmd_grow(const struct call *call);
+int cmd_drop(const struct call *call);
+int cmd_access(const struct call *call);
 int cmd_put(const struct call *call);
 int cmd_get(const struct call *call);
 int cmd_del(const struct call *call);
 int cmd_scan(const struct call *call);
+int cmd_append(const struct call *call);
+int cmd_tail(const struct call *call);
+int cmd_status(const struct call *call);
+int cmd_clients(const struct call *call);
 int cmd_verify(const struct call *call);
 int cmd_dump(const struct call *call);
 int cmd_load(const struct call *call);
 int cmd_bench(const struct call *call);
+int cmd_completion(const struct call *call);
 
 #endif

@@ -18,14 +18,31 @@ static void exit_codes(FILE *out) {
     (void)fprintf(out, "  A wrong command line is INVALID. `bench` has codes of its own, see there.\n");
 }
 
-void help_program(FILE *out) {
+static void commands_show(FILE *out) {
     (void)fprintf(out, "%sshelf%s %s: memory that programs share, change in transactions, and never lose\n",
-                  style(out, STYLE_BOLD), style(out, STYLE_PLAIN), SHELF_VERSION);
+                  style(out, STYLE_BOLD), style(out, STYLE_PLAIN), shelf_version());
     (void)fprintf(out, "\nusage: shelf COMMAND ARGUMENTS... [OPTIONS]\n       shelf COMMAND --help\n");
-    title(out, "commands");
     for (const struct command *command = commands; command->name; command++) {
-        (void)fprintf(out, "  %-8s %s\n", command->name, command->summary);
+        if (command->group) {
+            char text[64];
+            (void)snprintf(text, sizeof(text), "commands: %s", command->group);
+            title(out, text);
+        }
+        (void)fprintf(out, "  %-10s %s\n", command->name, command->summary);
     }
+}
+
+void help_short(FILE *out) {
+    commands_show(out);
+    (void)fprintf(out,
+                  "\n`shelf COMMAND --help` tells more about one, `shelf --help` about all. To begin with:\n"
+                  "  shelf create ./shop orders 16M\n"
+                  "  shelf put ./shop orders/prices apple 120\n"
+                  "  shelf get ./shop orders/prices apple\n");
+}
+
+void help_program(FILE *out) {
+    commands_show(out);
     title(out, "options of every command");
     (void)fprintf(out, "  --json   print one JSON object a line on standard output, errors included "
                        "(\"result\" is \"OK\" or\n"
@@ -33,10 +50,16 @@ void help_program(FILE *out) {
                        "  --help   what the command does, with examples\n"
                        "  --       what follows is no option, even if it begins with a dash\n");
     title(out, "words");
-    (void)fprintf(out, "  PATH     the directory of a shelf, with or without \"dir:\" before it. One process "
-                       "at a time works in it\n"
-                       "  REGION   the name of a region in it\n"
-                       "  SIZE     bytes, or a number with K, M, G or T (powers of 1024)\n");
+    (void)fprintf(
+        out,
+        "  PATH     the directory of a shelf, or the socket of a node (with or without \"dir:\", \"unix:\" "
+        "before "
+        "it). If a\n"
+        "           process serves the shelf, such as shelfd, a command attaches to it; else it opens the "
+        "directory itself\n"
+        "  REGION   the name of a region in it\n"
+        "  SIZE     bytes, or a number with K, M, G or T (powers of 1024)\n"
+        "  TIME     a number with ms, s, m, h or d\n");
     exit_codes(out);
     title(out, "environment");
     (void)fprintf(

@@ -7,6 +7,8 @@
 
 #include "cmd/command.h"
 
+/* What there is; everything. */
+void help_short(FILE *out);
 void help_program(FILE *out);
 void help_command(FILE *out, const struct command *command);
 

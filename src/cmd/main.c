@@ -12,6 +12,7 @@
 const struct command commands[] = {
     {
         .name = "create",
+        .group = "regions",
         .synopsis = "PATH [REGION SIZE [--max SIZE] [--raw]]",
         .summary = "make a shelf, and a region in it",
         .about = "Makes the directory and an empty shelf in it, if there is none. With REGION, also makes a "
@@ -30,15 +31,62 @@ const struct command commands[] = {
         .name = "list",
         .synopsis = "PATH",
         .summary = "show the regions of a shelf",
-        .about = "Shows names, numbers and sizes. If another process works in the directory, what its last "
-                 "checkpoint has.",
+        .about = "Shows names, numbers, sizes, and who may do what. If another process works in the "
+                 "directory and lets "
+                 "nobody attach, as of its last\n"
+                 "checkpoint.",
         .argument_min = 1,
         .argument_max = 1,
         .examples = {"shelf list /var/lib/shop", "shelf list /var/lib/shop --json"},
         .run = cmd_list,
     },
     {
+        .name = "grow",
+        .synopsis = "PATH REGION SIZE",
+        .summary = "make a region larger",
+        .about = "Makes the region SIZE large, while programs use it; they need not know. Regions never "
+                 "shrink. How far "
+                 "one can\n"
+                 "grow was said when it was made (`shelf create --max`).",
+        .argument_min = 3,
+        .argument_max = 3,
+        .examples = {"shelf grow /var/lib/shop orders 128M"},
+        .run = cmd_grow,
+    },
+    {
+        .name = "drop",
+        .synopsis = "PATH REGION --yes",
+        .summary = "remove a region and all that is in it",
+        .about = "The region is gone for good. Without --yes, only says what would be.",
+        .argument_min = 2,
+        .argument_max = 2,
+        .options = {{"yes", NULL, "you mean it"}},
+        .examples = {"shelf drop /var/lib/shop orders-old --yes"},
+        .run = cmd_drop,
+    },
+    {
+        .name = "access",
+        .synopsis = "PATH REGION [--owner USER] [--group GROUP] [--mode MODE]",
+        .summary = "show or set who may read and change a region",
+        .about = "Works as with files: MODE has a digit each for the owner, the group, and all others: 4 may "
+                 "read, 2 may "
+                 "change,\n"
+                 "6 both. Only the owner may change it, and only root may give it away. Programs that are "
+                 "attached "
+                 "feel it at their\n"
+                 "next commit, and when they first touch the region.",
+        .argument_min = 2,
+        .argument_max = 2,
+        .options = {{"owner", "USER", "name or number"},
+                    {"group", "GROUP", "name or number"},
+                    {"mode", "MODE", "octal, such as 0640"}},
+        .examples = {"shelf access /var/lib/shop orders",
+                     "shelf access /var/lib/shop orders --group staff --mode 0640"},
+        .run = cmd_access,
+    },
+    {
         .name = "put",
+        .group = "maps and streams",
         .synopsis = "PATH REGION/MAP KEY VALUE|-",
         .summary = "store a value in a map",
         .about = "Stores VALUE under KEY, durably, in place of what is there. Makes the map if there is "
@@ -83,7 +131,10 @@ const struct command commands[] = {
         .synopsis = "PATH REGION/MAP",
         .summary = "print all entries of a map",
         .about = "One entry a line: key, tab, value, in no particular order. With --json or --hex any bytes "
-                 "can be told apart.",
+                 "can be told apart.\n"
+                 "All of it is of one moment, if it can be read between two changes. If not, it is read in "
+                 "parts, each of one moment:\n"
+                 "what is there all the time is shown once. That is told on standard error.",
         .argument_min = 2,
         .argument_max = 2,
         .options = {{"hex", NULL, "keys and values are written in hexadecimal digits"}},
@@ -92,20 +143,87 @@ const struct command commands[] = {
         .run = cmd_scan,
     },
     {
+        .name = "append",
+        .synopsis = "PATH REGION/STREAM VALUE|- [--keep-bytes SIZE] [--keep-time TIME]",
+        .summary = "add a record to a stream",
+        .about = "Adds VALUE as the newest record, durably, with the present time. Makes the stream if there "
+                 "is none. With "
+                 "- the value\n"
+                 "is all of standard input, up to 16 MiB.",
+        .argument_min = 3,
+        .argument_max = 3,
+        .options = {{"keep-bytes", "SIZE", "if the stream is made: how much it keeps (all)"},
+                    {"keep-time", "TIME", "... and how long, such as 30d (for ever)"},
+                    {"hex", NULL, "VALUE is written in hexadecimal digits"}},
+        .examples = {"shelf append /var/lib/shop orders/events 'shop opened'",
+                     "shelf append /var/lib/shop orders/log - --keep-bytes 64M < report.txt"},
+        .run = cmd_append,
+    },
+    {
+        .name = "tail",
+        .synopsis = "PATH REGION/STREAM [--count N | --from POSITION] [--follow]",
+        .summary = "print the newest records of a stream, and wait for more",
+        .about = "One record a line, the oldest first. In JSON, with position and time.",
+        .argument_min = 2,
+        .argument_max = 2,
+        .options = {{"count", "N", "how many of the newest (10)"},
+                    {"from", "POSITION", "from that record on; 0 is the first one"},
+                    {"follow", NULL, "go on with what is appended, until Ctrl-C"},
+                    {"hex", NULL, "records are written in hexadecimal digits"}},
+        .examples = {"shelf tail /var/lib/shop orders/events",
+                     "shelf tail /var/lib/shop orders/events --follow --json",
+                     "shelf tail /var/lib/shop orders/events --from 0"},
+        .run = cmd_tail,
+    },
+    {
+        .name = "status",
+        .group = "the whole",
+        .synopsis = "PATH [--watch]",
+        .summary = "tell how a shelf is, and what it does",
+        .about = "Tells whether a process serves it, how that is, what it has done, and what a restart would "
+                 "have to do. If "
+                 "none does,\n"
+                 "tells what the last checkpoint says; nothing is opened or changed.",
+        .argument_min = 1,
+        .argument_max = 1,
+        .options = {{"watch", NULL, "again every second, until Ctrl-C"}},
+        .examples = {"shelf status /var/lib/shop", "shelf status /run/shelf/sock --watch"},
+        .run = cmd_status,
+    },
+    {
+        .name = "clients",
+        .synopsis = "PATH",
+        .summary = "list the programs that are attached, and what they hold",
+        .about = "For each: its number, name, process and user, since when, its commits and the bytes that "
+                 "it submitted, "
+                 "the regions\n"
+                 "that it has mapped, its requests under way, and its threads that wait for changes.",
+        .argument_min = 1,
+        .argument_max = 1,
+        .examples = {"shelf clients /var/lib/shop", "shelf clients /run/shelf/sock --json"},
+        .run = cmd_clients,
+    },
+    {
         .name = "verify",
         .synopsis = "PATH [--checkpoint | --files]",
         .summary = "check everything that a shelf has on disk",
-        .about = "First reads all files, writing nothing: superblock, tables and pages of the checkpoint, "
+        .about = "If no process serves the shelf: first reads all files, writing nothing: superblock, tables "
+                 "and pages of the checkpoint, "
                  "the chain of records of\n"
                  "the log. If these are in order it opens the shelf and checks the allocator, the maps and "
                  "the streams of every\n"
                  "region. Says of everything what it is, where, and what to do. \"harmless\" is what a crash "
                  "leaves behind and\n"
-                 "the next open puts right. Ends with 0 if there is no damage, with 9 if there is.",
+                 "the next open puts right. Ends with 0 if there is no damage, with 9 if there is.\n"
+                 "\n"
+                 "If a process does: asks it for a checkpoint, and reads the files of that one, superblock "
+                 "to pages, the log from\n"
+                 "there to what the process has applied, and the structures, each at one index, while it "
+                 "goes on. A structure that is\n"
+                 "changed faster than it can be read is left out; that is told.",
         .argument_min = 1,
         .argument_max = 1,
-        .options = {{"checkpoint", NULL,
-                     "only the last checkpoint; works beside a process that uses the directory"},
+        .options = {{"checkpoint", NULL, "only the last checkpoint, without asking for another one"},
                     {"files", NULL, "only the files: does not open the shelf, writes nothing"}},
         .examples = {"shelf verify /var/lib/shop", "shelf verify /var/lib/shop --checkpoint",
                      "shelf verify /mnt/backup/shop --files --json"},
@@ -115,13 +233,15 @@ const struct command commands[] = {
         .name = "dump",
         .synopsis = "PATH REGION [FILE|-] [--force]",
         .summary = "copy a region into a portable file, also while a program uses it",
-        .about =
-            "Writes the region, with checksums, to FILE, or to standard output. If a process works in the "
-            "directory, the dump\n"
-            "is of its last checkpoint, which may be minutes old; else of the present state. The index that "
-            "the dump is\n"
-            "exact at is told (on standard error, also with --json, if the dump goes to standard output).\n"
-            "The process holds back its next checkpoint meanwhile, unless its log is full.",
+        .about = "Writes the region, with checksums, to FILE, or to standard output, as of now: a process "
+                 "that serves the "
+                 "shelf is asked\n"
+                 "for a checkpoint first. (One that lets nobody attach cannot be asked; then as of its last "
+                 "checkpoint.) The index that\n"
+                 "the dump is exact at is told, on standard error if the dump goes to standard output. The "
+                 "process holds "
+                 "back its next\n"
+                 "checkpoint meanwhile, unless its log is full.",
         .argument_min = 2,
         .argument_max = 3,
         .options = {{"force", NULL, "replace FILE if it is there"}},
@@ -158,6 +278,7 @@ const struct command commands[] = {
     },
     {
         .name = "bench",
+        .group = "other",
         .synopsis = "all|NAME... [OPTIONS]",
         .summary = "measure this machine, and Shelf and other databases on it",
         .about = "Starts the program shelf-bench with the same arguments; `shelf bench -- --help` shows its "
@@ -167,6 +288,19 @@ const struct command commands[] = {
         .raw = true,
         .examples = {"shelf bench all", "shelf bench commit.1 --json", "shelf bench --list"},
         .run = cmd_bench,
+    },
+    {
+        .name = "completion",
+        .synopsis = "bash|zsh",
+        .summary = "print what makes a shell complete commands and options",
+        .about = "For bash: eval \"$(shelf completion bash)\" in ~/.bashrc. For zsh: save it as _shelf in a "
+                 "directory of "
+                 "$fpath. The\n"
+                 "packages have done so.",
+        .argument_min = 1,
+        .argument_max = 1,
+        .examples = {"shelf completion bash"},
+        .run = cmd_completion,
     },
     {.name = NULL},
 };
@@ -201,11 +335,11 @@ static int command_run(const struct command *command, int argc, char **argv) {
 static int program_run(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
     if (argc < 2) {
-        help_program(stderr);
+        help_short(stderr);
         return SHELF_INVALID;
     }
     if (strcmp(name, "--version") == 0) {
-        (void)printf("shelf %s\n", SHELF_VERSION);
+        (void)printf("shelf %s\n", shelf_version());
         return SHELF_OK;
     }
     const struct command *command = command_find(name);

@@ -27,6 +27,8 @@ struct verify {
     struct findings findings;
     struct progress progress;
 
+    bool files_only;
+
     bool superblock_known;
     struct superblock superblock;
     uint8_t *roots; /* owned, like the two that follow; NULL if they could not be read */
@@ -48,7 +50,10 @@ void verify_checkpoint(struct verify *verify);
 /* Needs verify->superblock_known. */
 void verify_log(struct verify *verify);
 void verify_directory(struct verify *verify);
+/* Beside a node: the records up to `index`, which the node says are durable. Needs verify->superblock_known. */
+void verify_log_beside(struct verify *verify, uint64_t index);
 /* Opens the shelf. OK, or the result of the open; findings as always. */
 shelf_result verify_audit(struct verify *verify, const char *path);
+shelf_result verify_audit_open(struct verify *verify, shelf *s);
 
 #endif

@@ -14,7 +14,7 @@
 #include "base/crc.h"
 #include "cmd/superblock_read.h"
 #include "cmd/verify.h"
-#include "wire/configuration_format.h"
+#include "world/register_file.h"
 
 const char *const todo_restore = "restore the shelf, or this region, from a dump or a copy; check the device";
 const char *const todo_nothing = "nothing has to be done";
@@ -238,28 +238,21 @@ void verify_checkpoint(struct verify *verify) {
 
 /* ---- Other files --------------------------------------------------------------------------------------------------- */
 
-static bool configuration_is_valid(const struct configuration *configuration) {
-    struct configuration copy = *configuration;
-    copy.crc = 0;
-    return configuration->magic == CONFIGURATION_MAGIC && configuration->format == CONFIGURATION_FORMAT &&
-           crc32c(0, &copy, sizeof(copy)) == configuration->crc;
-}
-
 /* One slot may be torn; without any valid one the node does not open. */
 static void configuration_verify(struct verify *verify) {
     struct disk_file file = disk_file_open(&verify->disk, "configuration");
-    bool valid[CONFIGURATION_SLOT_COUNT];
-    for (uint32_t slot = 0; slot < CONFIGURATION_SLOT_COUNT && file.length > 0; slot++) {
-        struct configuration configuration;
-        valid[slot] = disk_read(&file, (uint64_t)slot * CONFIGURATION_SLOT_SIZE, &configuration,
-                                sizeof(configuration)) == DISK_OK &&
-                      configuration_is_valid(&configuration);
+    bool valid[REGISTER_SLOT_COUNT];
+    for (uint32_t slot = 0; slot < REGISTER_SLOT_COUNT && file.length > 0; slot++) {
+        uint8_t bytes[REGISTER_SLOT_SIZE];
+        valid[slot] =
+            disk_read(&file, (uint64_t)slot * REGISTER_SLOT_SIZE, bytes, sizeof(bytes)) == DISK_OK &&
+            register_slot_valid(bytes);
     }
     bool any = file.length > 0 && (valid[0] || valid[1]);
-    for (uint32_t slot = 0; slot < CONFIGURATION_SLOT_COUNT && file.length > 0; slot++) {
+    for (uint32_t slot = 0; slot < REGISTER_SLOT_COUNT && file.length > 0; slot++) {
         if (!valid[slot]) {
             finding_add(&verify->findings, any ? SEVERITY_HARMLESS : SEVERITY_DAMAGE, file.name,
-                        (uint64_t)slot * CONFIGURATION_SLOT_SIZE, 0,
+                        (uint64_t)slot * REGISTER_SLOT_SIZE, 0,
                         any ? todo_repaired : "remove the file: the log has what is needed",
                         "slot %u of two fails its checksum", slot);
         }

@@ -6,6 +6,7 @@
  * or if anywhere in the log there is a trace of one; then something that was acknowledged is lost. Otherwise what
  * lies behind the end is a torn write that nobody was told of.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,8 @@ struct log_walk {
     bool hint_known;
     uint64_t *sizes; /* of regions by number, as of the cursor; NULL: not known */
     const char *range_wrong;
+    bool beside;    /* a node that goes on writing: */
+    uint64_t until; /* what lies behind this index is none of our business */
 };
 
 /* ---- Hint ---------------------------------------------------------------------------------------------------------- */
@@ -192,7 +195,7 @@ static bool segment_switch(struct log_walk *walk) {
 }
 
 static void records_follow(struct log_walk *walk) {
-    while (!interrupt_seen()) {
+    while (!interrupt_seen() && (!walk->beside || walk->cursor.index < walk->until)) {
         const struct record_header *record = NULL;
         walk->end_state = RECORD_NONE;
         walk->end_index = 0;
@@ -353,7 +356,9 @@ static void start_find(struct log_walk *walk) {
 
 static void log_walk_run(struct log_walk *walk) {
     struct verify *verify = walk->verify;
-    hint_verify(walk);
+    if (!walk->beside) {
+        hint_verify(walk);
+    }
     segments_examine(walk);
     start_find(walk);
     if (verify->system_whole && walk->sizes) {
@@ -363,20 +368,27 @@ static void log_walk_run(struct log_walk *walk) {
         walk->sizes = NULL;
     }
     records_follow(walk);
-    if (!interrupt_seen()) {
+    if (walk->beside && walk->cursor.index < walk->until && !interrupt_seen()) {
+        end_damage(walk, "the node, which says that it has applied record", walk->until);
+    } else if (!walk->beside && !interrupt_seen()) {
         end_judge(walk);
         segments_report(walk);
     }
 }
 
-void verify_log(struct verify *verify) {
+static void log_verify(struct verify *verify, bool beside, uint64_t until) {
     struct log_walk *walk = calloc(1, sizeof(*walk));
     if (!walk) {
         return;
     }
     walk->verify = verify;
+    walk->beside = beside;
+    walk->until = until;
     walk->loaded = walk->place = PLACE_NONE;
     walk->file = disk_file_open(&verify->disk, "log");
+    if (beside && walk->file.fd >= 0) { /* the node goes around the system's cache */
+        (void)posix_fadvise(walk->file.fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
     walk->count = (uint32_t)min_u64(walk->file.length / LOG_SEGMENT_BYTES, LOG_SEGMENTS_MAX);
     verify->progress.total += walk->count * LOG_SEGMENT_BYTES;
     walk->bytes = aligned_alloc(PAGE_SIZE, (size_t)LOG_SEGMENT_BYTES);
@@ -397,4 +409,12 @@ void verify_log(struct verify *verify) {
     free(walk->segments);
     free(walk->sizes);
     free(walk);
+}
+
+void verify_log(struct verify *verify) {
+    log_verify(verify, false, 0);
+}
+
+void verify_log_beside(struct verify *verify, uint64_t index) {
+    log_verify(verify, true, index);
 }

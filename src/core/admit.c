@@ -10,13 +10,16 @@
  *       is answered at once.
  *   A4  What is added to the batch is physical: operations are resolved to bytes here, against everything admitted.
  *   A5  Either all of a transaction enters the batch, or nothing of it.
+ *   A6  What it reads it may read, what it changes it may write, as of everything admitted. (An operation is a change: that its
+ *       result is told is no more than who may change a word can find out.)
  */
+#include "core/rights.h"
 #include "core/state.h"
 
 /* ---- Building a batch ---------------------------------------------------------------------------------------------- */
 
 static uint8_t *batch_end(struct batch *batch) {
-    return batch->buffer + BATCH_RECORD_OFFSET + sizeof(struct record_header) + batch->payload_size;
+    return batch_payload(batch) + batch->payload_size;
 }
 
 struct record_tx *batch_tx_begin(struct core *core, uint64_t session, uint64_t sequence) {
@@ -39,7 +42,6 @@ void batch_range_add(struct core *core, struct record_tx *tx, uint64_t address, 
     batch->payload_size += sizeof(*range) + padded;
     tx->range_count++;
     tx->size += (uint32_t)(sizeof(*range) + padded);
-    newest_write(core, address, bytes, size);
 }
 
 void batch_tx_end(struct core *core, struct record_tx *tx) {
@@ -76,15 +78,14 @@ static enum room log_room(struct core *core) {
     return ROOM_NO_SPACE;
 }
 
-enum room batch_room(struct core *core, size_t payload_bytes, uint64_t line_count) {
+enum room batch_room(struct core *core, size_t payload_bytes) {
     struct batch *batch = core->building;
     if (core->log.write_waits_space) {
         return ROOM_NO_SPACE;
     }
     bool fits = batch->tx_count < RECORD_TXS_MAX &&
                 batch->reply_count < BATCH_REPLIES_MAX - RECORD_TXS_MAX / 2 &&
-                payload_bytes <= batch->payload_max - batch->payload_size &&
-                overlay_has_room(&batch->overlay, line_count);
+                payload_bytes <= batch->payload_max - batch->payload_size;
     if (!fits) {
         return batch->tx_count > 0 ? ROOM_WAIT : ROOM_NEVER;
     }
@@ -94,8 +95,8 @@ enum room batch_room(struct core *core, size_t payload_bytes, uint64_t line_coun
     return ROOM_YES;
 }
 
-bool admit_has_room(struct core *core, uint64_t token, size_t payload_bytes, uint64_t line_count) {
-    switch (batch_room(core, payload_bytes, line_count)) {
+bool admit_has_room(struct core *core, uint64_t token, size_t payload_bytes) {
+    switch (batch_room(core, payload_bytes)) {
     case ROOM_YES:
         return true;
     case ROOM_WAIT:
@@ -120,6 +121,10 @@ struct commit { /* a commit request, its header copied, its parts found */
     const uint8_t *operations;
     const uint8_t *ranges;
     uint64_t token;
+    const struct credentials *credentials;
+    const struct region
+        *known; /* the region looked at last, and what may be done to it: ranges and lines come in runs */
+    uint32_t rights;
 };
 
 static bool commit_parse(const struct event *event, struct commit *commit) {
@@ -135,14 +140,28 @@ static bool commit_parse(const struct event *event, struct commit *commit) {
     commit->operations = commit->lines + lines_size;
     commit->ranges = commit->operations + operations_size;
     commit->token = event->token;
+    commit->credentials = event->credentials;
+    commit->known = NULL;
     return head->header.size == event->request_size && head->ranges_size % 8 == 0 &&
            head->line_count <= SHELF_TX_LINES_READ_MAX && head->operation_count <= SHELF_TX_OPERATIONS_MAX &&
            head->range_count <= head->ranges_size / sizeof(struct record_range) &&
            sizeof(*head) + lines_size + operations_size + head->ranges_size == event->request_size;
 }
 
-/* May a client write there? */
-static enum reply_reason address_check(const struct core *core, uint64_t address, uint64_t size) {
+/* A6 */
+static bool may(struct commit *commit, const struct region *region, uint32_t rights) {
+    if (commit->known != region) {
+        commit->known = region;
+        commit->rights = MUTANT(SKIP_RIGHTS)
+                             ? RIGHT_ALL
+                             : rights_of(commit->credentials, region->owner, region->group, region->mode);
+    }
+    return (commit->rights & rights) == rights;
+}
+
+/* May a client change what is there, with these rights? */
+static enum reply_reason address_check(const struct core *core, struct commit *commit, uint64_t address,
+                                       uint64_t size, uint32_t rights) {
     uint32_t number = shelf_addr_region(address);
     if (number == REGION_SYSTEM) {
         return REASON_REQUEST_SYSTEM;
@@ -152,20 +171,19 @@ static enum reply_reason address_check(const struct core *core, uint64_t address
         !range_within(shelf_addr_offset(address), size, region->size)) {
         return REASON_REQUEST_RANGE;
     }
-    return REASON_NONE;
+    return may(commit, region, rights) ? REASON_NONE : REASON_DENIED;
 }
 
 /* Checks the ranges in the node's own copy (A1). */
-static enum reply_reason ranges_check(const struct core *core, const uint8_t *ranges, size_t size,
-                                      uint32_t count) {
-    size_t at = 0;
-    for (uint32_t i = 0; i < count; i++) {
+static enum reply_reason ranges_check(const struct core *core, struct commit *commit, const uint8_t *ranges) {
+    size_t at = 0, size = commit->head.ranges_size;
+    for (uint32_t i = 0; i < commit->head.range_count; i++) {
         const struct record_range *range = (const struct record_range *)(ranges + at);
         if (size - at < sizeof(*range) || align_up(range->size, 8) > size - at - sizeof(*range) ||
             range->size == 0 || range->reserved != 0) {
             return REASON_REQUEST_MALFORMED;
         }
-        enum reply_reason reason = address_check(core, range->address, range->size);
+        enum reply_reason reason = address_check(core, commit, range->address, range->size, RIGHT_WRITE);
         if (reason != REASON_NONE) {
             return reason;
         }
@@ -174,7 +192,7 @@ static enum reply_reason ranges_check(const struct core *core, const uint8_t *ra
     return at == size ? REASON_NONE : REASON_REQUEST_MALFORMED;
 }
 
-static enum reply_reason operations_check(struct core *core, const struct commit *commit) {
+static enum reply_reason operations_check(struct core *core, struct commit *commit) {
     memcpy(core->operations, commit->operations,
            commit->head.operation_count * sizeof(struct request_operation));
     for (uint32_t i = 0; i < commit->head.operation_count; i++) {
@@ -183,7 +201,8 @@ static enum reply_reason operations_check(struct core *core, const struct commit
             operation->address % 8 != 0) {
             return REASON_REQUEST_MALFORMED;
         }
-        enum reply_reason reason = address_check(core, operation->address, 8);
+        enum reply_reason reason =
+            address_check(core, commit, operation->address, 8, RIGHT_ALL); /* its result is told */
         if (reason != REASON_NONE) {
             return reason;
         }
@@ -191,10 +210,16 @@ static enum reply_reason operations_check(struct core *core, const struct commit
     return REASON_NONE;
 }
 
-enum verdict { VERDICT_PASSES, VERDICT_CONFLICT, VERDICT_CONFLICT_PENDING, VERDICT_MALFORMED };
+enum verdict {
+    VERDICT_PASSES,
+    VERDICT_CONFLICT,
+    VERDICT_CONFLICT_PENDING,
+    VERDICT_MALFORMED,
+    VERDICT_DENIED
+};
 
 /* One line that was read: is it unchanged since `index`, as far as it can be known? (A2) */
-static enum verdict line_certify(struct core *core, uint64_t line, uint64_t index,
+static enum verdict line_certify(struct core *core, struct commit *commit, uint64_t line,
                                  struct batch **ret_pending) {
     const struct region *region = region_find(core, (uint32_t)(line >> (ADDRESS_OFFSET_BITS - LINE_SHIFT)));
     uint64_t place = line & (((uint64_t)1 << (ADDRESS_OFFSET_BITS - LINE_SHIFT)) - 1);
@@ -211,41 +236,47 @@ static enum verdict line_certify(struct core *core, uint64_t line, uint64_t inde
     if (place >= region->size_applied >> LINE_SHIFT) {
         return VERDICT_MALFORMED;
     }
+    if (!may(commit, region, RIGHT_READ)) {
+        return VERDICT_DENIED;
+    }
     uint64_t version =
         version_index(atomic_load_explicit(&region->memory.versions[place], memory_order_relaxed));
     uint64_t floor = atomic_load_explicit(&core->image->regions[region->number].floor, memory_order_relaxed);
-    if (max_u64(version, floor) > index) {
+    if (max_u64(version, floor) > commit->head.index) {
         return VERDICT_CONFLICT;
     }
     if (MUTANT(CERTIFY_IGNORES_PENDING)) {
         return VERDICT_PASSES;
     }
-    if (overlay_find(&core->building->overlay, line) != NULL) {
-        *ret_pending = core->building;
-        return VERDICT_CONFLICT_PENDING;
-    }
-    if (core->log.writing != NULL && overlay_find(&core->log.writing->overlay, line) != NULL) {
-        *ret_pending = core->log.writing;
-        return VERDICT_CONFLICT_PENDING;
+    for (struct batch *batch = core->building; batch != NULL; batch = batch->older) {
+        if (overlay_find(&batch->overlay, line) != NULL) {
+            *ret_pending = batch;
+            return VERDICT_CONFLICT_PENDING;
+        }
     }
     return VERDICT_PASSES;
 }
 
-static enum verdict commit_certify(struct core *core, const struct commit *commit,
-                                   struct batch **ret_pending) {
+static enum verdict commit_certify(struct core *core, struct commit *commit, struct batch **ret_pending) {
     enum verdict verdict = VERDICT_PASSES;
     if (commit->head.index > core->applied) {
         return VERDICT_CONFLICT; /* read from an image that this node has not reached */
     }
+    if (commit->head.line_count > 0) {
+        /* Of an earlier life of the node. Floors tell that, too, unless it was read in a record that was lost. */
+        if (commit->head.epoch != atomic_load_explicit(&core->image->epoch, memory_order_relaxed)) {
+            return VERDICT_CONFLICT;
+        }
+        overlays_complete(core);
+    }
     for (uint32_t i = 0; i < commit->head.line_count && !MUTANT(NO_CERTIFY); i++) {
         uint64_t line;
         memcpy(&line, commit->lines + i * sizeof(line), sizeof(line));
-        enum verdict found = line_certify(core, line, commit->head.index, ret_pending);
-        if (found == VERDICT_CONFLICT || found == VERDICT_MALFORMED) {
-            return found;
-        }
+        enum verdict found = line_certify(core, commit, line, ret_pending);
         if (found == VERDICT_CONFLICT_PENDING) {
             verdict = found;
+        } else if (found != VERDICT_PASSES) {
+            return found;
         }
     }
     return verdict;
@@ -286,14 +317,9 @@ static void operations_add(struct core *core, struct record_tx *tx, uint32_t cou
     }
 }
 
-/* The ranges are in the record already, right behind tx: make them known to what comes after. */
+/* The ranges are in the record already, right behind tx. */
 static void ranges_adopt(struct core *core, struct record_tx *tx, const struct commit *commit) {
-    const uint8_t *at = (const uint8_t *)(tx + 1);
-    for (uint32_t i = 0; i < commit->head.range_count; i++) {
-        const struct record_range *range = (const struct record_range *)at;
-        newest_write(core, range->address, range + 1, range->size);
-        at += sizeof(*range) + align_up(range->size, 8);
-    }
+    core->building->payload_size += commit->head.ranges_size;
     tx->range_count = commit->head.range_count;
     tx->size = commit->head.ranges_size;
 }
@@ -333,6 +359,12 @@ static void conflict_answer(struct core *core, enum verdict verdict, struct batc
     core_reply_result(core, token, SHELF_CONFLICT, REASON_CERTIFY);
 }
 
+static enum reply_reason verdict_reason(enum verdict verdict) {
+    return verdict == VERDICT_MALFORMED ? REASON_REQUEST_MALFORMED
+           : verdict == VERDICT_DENIED  ? REASON_DENIED
+                                        : REASON_NONE;
+}
+
 static void on_commit(struct core *core, const struct event *event) {
     struct commit commit;
     if (!commit_parse(event, &commit)) {
@@ -344,16 +376,13 @@ static void on_commit(struct core *core, const struct event *event) {
         core_reply_result(core, commit.token, SHELF_TOO_LARGE, REASON_REQUEST_TOO_LARGE);
         return;
     }
-    if (!session_admits(core, head->session, head->holder, head->sequence, commit.token)) {
+    if (!session_admits(core, head, commit.credentials, commit.token)) {
         return;
     }
     size_t operation_bytes = head->operation_count * (sizeof(struct record_range) + sizeof(uint64_t));
-    uint64_t lines =
-        head->ranges_size / LINE_SIZE + 2 * (uint64_t)head->range_count + head->operation_count + 4;
     if (!admit_has_room(core, commit.token,
                         sizeof(struct record_tx) + head->ranges_size + operation_bytes +
-                            SESSION_RANGE_BYTES_MAX,
-                        lines)) {
+                            SESSION_RANGE_BYTES_MAX)) {
         return;
     }
     struct batch *pending = NULL;
@@ -366,18 +395,22 @@ static void on_commit(struct core *core, const struct event *event) {
     size_t payload_before = batch->payload_size;
     struct record_tx *tx = batch_tx_begin(core, head->session, head->sequence);
     memcpy(tx + 1, commit.ranges, head->ranges_size); /* the one copy */
-    enum reply_reason reason =
-        verdict == VERDICT_MALFORMED ? REASON_REQUEST_MALFORMED : operations_check(core, &commit);
+    enum reply_reason reason = verdict_reason(verdict);
     if (reason == REASON_NONE) {
-        reason = ranges_check(core, (const uint8_t *)(tx + 1), head->ranges_size, head->range_count);
+        reason = operations_check(core, &commit);
+    }
+    if (reason == REASON_NONE) {
+        reason = ranges_check(core, &commit, (const uint8_t *)(tx + 1));
     }
     if (reason != REASON_NONE) {
         batch->payload_size = payload_before; /* A5 */
-        core_refuse(core, commit.token, reason == REASON_REQUEST_SYSTEM ? SHELF_DENIED : SHELF_INVALID,
-                    reason); /* A3 */
+        bool denied = reason == REASON_REQUEST_SYSTEM || reason == REASON_DENIED;
+        if (reason == REASON_DENIED) {
+            SOMETIMES(ADMIT_DENIED);
+        }
+        core_refuse(core, commit.token, denied ? SHELF_DENIED : SHELF_INVALID, reason); /* A3 */
         return;
     }
-    batch->payload_size += head->ranges_size;
     commit_add(core, tx, &commit);
 }
 
@@ -398,11 +431,13 @@ static void on_session_request(struct core *core, const struct event *event, uin
     if (!name_valid(request.name)) {
         core_reply_result(core, event->token, SHELF_INVALID, REASON_REQUEST_MALFORMED);
     } else if (kind == REQUEST_SESSION_OPEN) {
-        session_on_open(core, &request, event->token);
+        session_on_open(core, &request, event->credentials, event->token);
+    } else if (kind == REQUEST_SESSION_KEEP) {
+        session_on_keep(core, &request, event->credentials, event->token);
     } else if (kind == REQUEST_SESSION_EXPIRE) {
-        session_on_expire(core, &request, event->token);
+        session_on_expire(core, &request, event->credentials, event->token);
     } else {
-        session_on_outcome(core, &request, event->token);
+        session_on_outcome(core, &request, event->credentials, event->token);
     }
 }
 
@@ -413,16 +448,17 @@ void admit_request(struct core *core, const struct event *event) {
     }
     if (header.kind == REQUEST_COMMIT) {
         on_commit(core, event);
-    } else if (header.kind >= REQUEST_SESSION_OPEN && header.kind <= REQUEST_SESSION_OUTCOME &&
+    } else if (((header.kind >= REQUEST_SESSION_OPEN && header.kind <= REQUEST_SESSION_OUTCOME) ||
+                header.kind == REQUEST_SESSION_KEEP) &&
                event->request_size == sizeof(struct session_request)) {
         on_session_request(core, event, header.kind);
-    } else if (header.kind >= REQUEST_REGION_CREATE && header.kind <= REQUEST_REGION_DROP &&
+    } else if (header.kind >= REQUEST_REGION_CREATE && header.kind <= REQUEST_REGION_ACCESS &&
                event->request_size == sizeof(struct region_request)) {
         struct region_request request;
         memcpy(&request, event->request, sizeof(request));
         request.header = header;
         if (name_valid(request.name)) {
-            catalog_on_request(core, &request, event->token);
+            catalog_on_request(core, &request, event->credentials, event->token);
         } else {
             core_reply_result(core, event->token, SHELF_INVALID, REASON_REQUEST_MALFORMED);
         }

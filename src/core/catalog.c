@@ -5,11 +5,13 @@
  * durable can lack either.
  *
  *   create, grow:  files reserved -> memory mapped -> catalog entry logged -> applied: readers see it -> answer
+ *   access:        catalog entry logged -> applied: answer
  *   drop:          catalog entry logged -> applied: readers see it gone -> a checkpoint without it -> files, memory freed
  *
  *   T1  One change at a time. Names and numbers are decided on the admitted state (C4).
  *   T2  A number is given out once; a dropped region keeps its place until no durable superblock needs its files.
  */
+#include "core/rights.h"
 #include "core/state.h"
 
 /* ---- Places -------------------------------------------------------------------------------------------------------- */
@@ -57,8 +59,10 @@ void region_mapped(struct region *region, const struct io *io) {
 
 void region_publish(struct core *core, struct region *region, uint64_t floor) {
     struct region_view *view = &core->image->regions[region->number];
-    view->data = region->memory.data_view;
-    view->versions = region->memory.versions_view;
+    struct region_map *map = &core->maps[region->number];
+    map->versions = region->memory.versions_view;
+    map->page_versions = region->memory.page_versions_view;
+    atomic_store_explicit(&map->data, region->memory.data_view, memory_order_release);
     atomic_store_explicit(&view->size, region->size_applied, memory_order_relaxed);
     atomic_store_explicit(&view->floor, floor, memory_order_relaxed);
     atomic_store_explicit(&view->state, REGION_LIVE, memory_order_release);
@@ -81,7 +85,7 @@ static struct region *region_named(struct core *core, const char *name) {
     return NULL;
 }
 
-static bool catalog_place_free(const struct core *core, uint32_t *ret_place) {
+static bool catalog_place_free(struct core *core, uint32_t *ret_place) {
     for (uint32_t place = 0; place < SHELF_REGIONS_MAX; place++) {
         struct catalog_entry entry;
         newest_read(core, entry_address(place), &entry, sizeof(entry));
@@ -130,14 +134,15 @@ static enum reply_reason size_check(const struct core *core, uint64_t size, uint
     return fits ? REASON_NONE : REASON_REGION_SIZE;
 }
 
-static void on_create(struct core *core, const struct region_request *request, uint64_t token) {
+static void on_create(struct core *core, const struct region_request *request,
+                      const struct credentials *credentials, uint64_t token) {
     struct control *control = &core->control;
     struct catalog_entry entry = {.live = 1,
                                   .size = request->size,
                                   .size_max = request->size_max,
-                                  .owner = request->owner,
-                                  .group = request->group,
-                                  .mode = request->mode};
+                                  .owner = credentials ? credentials->user : request->owner,
+                                  .group = credentials ? credentials->group : request->group,
+                                  .mode = request->mode & MODE_BITS};
     for (size_t i = 0; request->name[i] != 0; i++) {
         entry.name[i] = request->name[i];
     }
@@ -169,7 +174,7 @@ static void on_create(struct core *core, const struct region_request *request, u
 }
 
 /* What the catalog says of a region now. */
-static struct catalog_entry entry_of(const struct core *core, const struct region *region) {
+static struct catalog_entry entry_of(struct core *core, const struct region *region) {
     struct catalog_entry entry;
     newest_read(core, entry_address(region->catalog_place), &entry, sizeof(entry));
     return entry;
@@ -201,23 +206,76 @@ static void on_drop(struct core *core, struct region *region, uint64_t token) {
     control->state = CONTROL_APPEND;
 }
 
-void catalog_on_request(struct core *core, const struct region_request *request, uint64_t token) {
+/* May they, and does it make sense? Only root gives a region away; an owner gives it to groups of its own. */
+static enum reply_reason access_check(const struct region *region, const struct region_request *request,
+                                      const struct credentials *credentials) {
+    if (request->mode != SHELF_KEEP && (request->mode & ~MODE_BITS) != 0) {
+        return REASON_REQUEST_MALFORMED;
+    }
+    if (rights_unlimited(credentials)) {
+        return REASON_NONE;
+    }
+    bool owner_stays = request->owner == SHELF_KEEP || request->owner == region->owner;
+    bool group_ours = request->group == SHELF_KEEP || request->group == region->group ||
+                      rights_in_group(credentials, request->group);
+    return credentials->user == region->owner && owner_stays && group_ours ? REASON_NONE : REASON_DENIED;
+}
+
+static uint32_t kept(uint32_t wanted, uint32_t present) {
+    return wanted == SHELF_KEEP ? present : wanted;
+}
+
+static void on_access(struct core *core, struct region *region, const struct region_request *request,
+                      const struct credentials *credentials, uint64_t token) {
+    struct control *control = &core->control;
+    enum reply_reason reason = access_check(region, request, credentials);
+    if (reason == REASON_REQUEST_MALFORMED) {
+        core_reply_result(core, token, SHELF_INVALID, reason);
+    } else if (reason != REASON_NONE) {
+        core_refuse(core, token, SHELF_DENIED, reason);
+    } else {
+        SOMETIMES(REGION_ACCESS_CHANGED);
+        control->region = region;
+        control->token = token;
+        control->entry = entry_of(core, region);
+        control->entry.owner = kept(request->owner, region->owner);
+        control->entry.group = kept(request->group, region->group);
+        control->entry.mode = kept(request->mode, region->mode);
+        control->state = CONTROL_APPEND;
+    }
+}
+
+/* Of those that exist already. */
+static void on_change(struct core *core, struct region *region, const struct region_request *request,
+                      const struct credentials *credentials, uint64_t token) {
+    bool writes = (rights_of(credentials, region->owner, region->group, region->mode) & RIGHT_WRITE) != 0;
+    if (request->header.kind == REQUEST_REGION_ACCESS) {
+        on_access(core, region, request, credentials, token);
+    } else if (request->header.kind == REQUEST_REGION_GROW && writes) {
+        on_grow(core, region, request, token);
+    } else if (request->header.kind == REQUEST_REGION_DROP && rights_owns(credentials, region->owner)) {
+        on_drop(core, region, token);
+    } else {
+        core_refuse(core, token, SHELF_DENIED, REASON_DENIED);
+    }
+}
+
+void catalog_on_request(struct core *core, const struct region_request *request,
+                        const struct credentials *credentials, uint64_t token) {
     if (core->control.state != CONTROL_IDLE) { /* T1: submitted again when an io is done */
         core->effects->refused = true;
         return;
     }
     core->control.request = *request;
     if (request->header.kind == REQUEST_REGION_CREATE) {
-        on_create(core, request, token);
+        on_create(core, request, credentials, token);
         return;
     }
     struct region *region = request->region == REGION_SYSTEM ? NULL : region_find(core, request->region);
     if (region == NULL || !region->admitted_live) {
         core_refuse(core, token, SHELF_NOT_FOUND, REASON_REGION_UNKNOWN);
-    } else if (request->header.kind == REQUEST_REGION_GROW) {
-        on_grow(core, region, request, token);
     } else {
-        on_drop(core, region, token);
+        on_change(core, region, request, credentials, token);
     }
 }
 
@@ -299,17 +357,17 @@ static void control_append(struct core *core) {
         control->entry.created_index = core->building->index;
         memcpy(region->name, control->entry.name, sizeof(region->name));
         region->created_index = control->entry.created_index;
-        region->owner = control->entry.owner;
-        region->group = control->entry.group;
-        region->mode = control->entry.mode;
         core->region_count++;
     }
+    region->owner = control->entry.owner;
+    region->group = control->entry.group;
+    region->mode = control->entry.mode;
     batch_range_add(core, tx, entry_address(region->catalog_place), &control->entry, sizeof(control->entry));
     batch_tx_end(core, tx);
     if (control->entry.live == 0) {
         SOMETIMES(REGION_DROPPED);
         core->region_count--;
-    } else if (!control_creates(control)) {
+    } else if (control->request.header.kind == REQUEST_REGION_GROW) {
         SOMETIMES(REGION_GROWN);
     }
     region->admitted_live = control->entry.live != 0;
@@ -323,11 +381,19 @@ static void control_append(struct core *core) {
 
 void catalog_continue(struct core *core) {
     struct control *control = &core->control;
-    if (control->state != CONTROL_APPEND) {
+    if (control->state != CONTROL_APPEND || cluster_held(core)) {
+        return;
+    }
+    if (core->cluster.on && !core->serving) { /* the lead was lost */
+        if (core->effects->replies == NULL || core->effects->replies == core->immediate) {
+            control_fail(core, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
+        } else {
+            core->effects->more = true;
+        }
         return;
     }
     size_t bytes = sizeof(struct record_tx) + 2 * sizeof(struct record_range) + sizeof(control->entry) + 8;
-    switch (batch_room(core, bytes, 4)) {
+    switch (batch_room(core, bytes)) {
     case ROOM_YES:
         control_append(core);
         break;
@@ -344,16 +410,34 @@ void catalog_continue(struct core *core) {
 
 /* ---- From the log -------------------------------------------------------------------------------------------------- */
 
+/* On a backup what is applied is all that there is. */
+static void entry_follow(struct region *region, const struct catalog_entry *entry, uint64_t address) {
+    region->admitted_live = entry->live != 0;
+    region->catalog_place = (uint32_t)((shelf_addr_offset(address) - SYSTEM_CATALOG_OFFSET) / sizeof(*entry));
+    region->size = entry->size;
+    region->created_index = entry->created_index;
+    region->owner = entry->owner;
+    region->group = entry->group;
+    region->mode = entry->mode;
+    memcpy(region->name, entry->name, sizeof(region->name));
+    region->name[sizeof(region->name) - 1] = 0;
+}
+
 /* A catalog entry has been applied at `index`: readers see the change from now on. */
-static void entry_applied(struct core *core, uint64_t index, const struct catalog_entry *entry) {
+static void entry_applied(struct core *core, uint64_t index, uint64_t address,
+                          const struct catalog_entry *entry) {
     struct region *region = entry->region == REGION_SYSTEM ? NULL : region_find(core, entry->region);
     if (region == NULL) {
         return;
     }
+    if (core->cluster.on && !core->serving) {
+        entry_follow(region, entry, address);
+    }
     struct region_view *view = &core->image->regions[region->number];
     if (entry->live == 0) {
         region->applied_live = false;
-        core->checkpoint.wanted = true; /* so that files and memory are freed soon */
+        apply_region_changed(core, region); /* who waits for changes of it waits no longer */
+        core->checkpoint.wanted = true;     /* so that files and memory are freed soon */
         atomic_store_explicit(&view->state, REGION_DROPPED, memory_order_release);
         return;
     }
@@ -366,15 +450,20 @@ static void entry_applied(struct core *core, uint64_t index, const struct catalo
     }
 }
 
+bool catalog_has(uint64_t address) {
+    uint64_t offset = shelf_addr_offset(address);
+    return shelf_addr_region(address) == REGION_SYSTEM && offset >= SYSTEM_CATALOG_OFFSET &&
+           offset < SYSTEM_SESSIONS_OFFSET;
+}
+
 /* From the record's bytes, not the image's: within one record a place may be freed and taken by another region. */
-void catalog_applied(struct core *core, uint64_t index, uint64_t offset, const void *bytes, uint32_t size) {
-    if (offset < SYSTEM_CATALOG_OFFSET || offset >= SYSTEM_SESSIONS_OFFSET ||
-        size != sizeof(struct catalog_entry)) {
+void catalog_applied(struct core *core, uint64_t index, uint64_t address, const void *bytes, uint32_t size) {
+    if (size != sizeof(struct catalog_entry)) {
         return;
     }
     struct catalog_entry entry;
     memcpy(&entry, bytes, sizeof(entry));
-    entry_applied(core, index, &entry);
+    entry_applied(core, index, address, &entry);
 }
 
 bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size,
@@ -386,13 +475,11 @@ bool catalog_needs_map(struct core *core, const uint8_t *payload, size_t size,
         size_t end = at + min_u64(tx->size, size - at);
         while (end - at >= sizeof(struct record_range)) {
             const struct record_range *range = (const struct record_range *)(payload + at);
-            uint64_t offset = shelf_addr_offset(range->address);
             at += sizeof(*range);
             if (align_up(range->size, 8) > end - at) {
                 return false; /* apply_payload_valid() will say so */
             }
-            if (shelf_addr_region(range->address) == REGION_SYSTEM && range->size == sizeof(*ret_entry) &&
-                offset >= SYSTEM_CATALOG_OFFSET && offset < SYSTEM_SESSIONS_OFFSET) {
+            if (catalog_has(range->address) && range->size == sizeof(*ret_entry)) {
                 memcpy(ret_entry, range + 1, sizeof(*ret_entry));
                 const struct region *region = region_find(core, ret_entry->region);
                 if (ret_entry->live != 0 &&
@@ -462,11 +549,17 @@ void catalog_mirror_rebuild(struct core *core) {
 
 static void info_fill(const struct core *core, const struct region *region,
                       struct shelf_region_info *ret_info) {
+    struct catalog_entry entry; /* as applied: what is admitted is nobody's business yet (C2) */
+    memcpy(&entry, core->regions[0].memory.data + shelf_addr_offset(entry_address(region->catalog_place)),
+           sizeof(entry));
     *ret_info = (struct shelf_region_info){
         .region = (shelf_region)region->number,
         .size = region->size_applied,
         .size_max = region->size_max,
-        .floor = atomic_load_explicit(&core->image->regions[region->number].floor, memory_order_relaxed)};
+        .floor = atomic_load_explicit(&core->image->regions[region->number].floor, memory_order_relaxed),
+        .owner = entry.owner,
+        .group = entry.group,
+        .mode = entry.mode};
     memcpy(ret_info->name, region->name, sizeof(ret_info->name));
     ret_info->name[SHELF_NAME_MAX] = 0;
 }

@@ -4,7 +4,7 @@
  *
  *     begin        the dirty pages become this checkpoint's (`frozen`); none of them is copied yet (`pending`)
  *     PAGES        each is copied out of the image and written to the slot that the durable superblock does not use;
- *                  one that a record is about to change is copied first (checkpoint_copy_page)
+ *                  one that a record is about to change is copied first (copies.c)
  *     PAGES_SYNC
  *     TABLE        table blocks of touched pages to their shadow slots, the roots blob to its other file
  *     TABLE_SYNC
@@ -170,33 +170,19 @@ static void pending_clear(struct region *region, uint64_t page) {
     region->pending_count--;
 }
 
+bool checkpoint_copies(const struct core *core, const struct region *region, uint64_t page) {
+    return bit_get(region->pending, page) && !MUTANT(NO_COPY_ON_WRITE) &&
+           !copies_has(&core->checkpoint.copies, region_place(core, region), page);
+}
+
 /* A record is about to change a page that waits for its turn: keep it as it was (P2). Room was looked for. */
-void checkpoint_copy_page(struct core *core, struct region *region, uint64_t page) {
-    struct checkpoint *checkpoint = &core->checkpoint;
-    ASSERT(checkpoint->pool_count < checkpoint->pool_max);
+void checkpoint_page_changes(struct core *core, struct region *region, uint64_t page) {
     SOMETIMES(CHECKPOINT_COPY_ON_WRITE);
-    struct copied_page *copied =
-        &checkpoint->pool[(checkpoint->pool_first + checkpoint->pool_count) % checkpoint->pool_max];
-    checkpoint->pool_count++;
-    copied->region_place = region_place(core, region);
-    copied->page = page;
-    memcpy(copied->bytes, region->memory.data + page * PAGE_SIZE, PAGE_SIZE);
-    pending_clear(region, page);
+    copies_add(&core->checkpoint.copies, region_place(core, region), page,
+               region->memory.data + page * PAGE_SIZE);
 }
 
-static void copied_page_send(struct core *core, struct checkpoint_io *cio) {
-    struct checkpoint *checkpoint = &core->checkpoint;
-    struct copied_page *copied = &checkpoint->pool[checkpoint->pool_first];
-    struct region *region = &core->regions[copied->region_place];
-    checkpoint->pool_first = (checkpoint->pool_first + 1) % checkpoint->pool_max;
-    checkpoint->pool_count--;
-    memcpy(cio->buffer, copied->bytes, PAGE_SIZE);
-    page_entry_set(region, copied->page, cio->buffer);
-    write_send(core, cio, pages_file(region, region->memory.pages[copied->page].slot),
-               copied->page * PAGE_SIZE, cio->buffer, PAGE_SIZE, false);
-}
-
-/* The next run of pending pages that go to the same slot, copied out of the image. */
+/* The next run of pending pages that go to the same slot. */
 static void page_run_send(struct core *core, struct checkpoint_io *cio, struct region *region,
                           uint64_t first) {
     uint32_t slot = slot_other(region->memory.pages[first].slot);
@@ -206,7 +192,9 @@ static void page_run_send(struct core *core, struct checkpoint_io *cio, struct r
            slot_other(region->memory.pages[first + count].slot) == slot) {
         uint64_t page = first + count;
         uint8_t *bytes = cio->buffer + count * PAGE_SIZE;
-        memcpy(bytes, region->memory.data + page * PAGE_SIZE, PAGE_SIZE);
+        if (!copies_take(&core->checkpoint.copies, region_place(core, region), page, bytes)) {
+            memcpy(bytes, region->memory.data + page * PAGE_SIZE, PAGE_SIZE);
+        }
         page_entry_set(region, page, bytes);
         pending_clear(region, page);
         count++;
@@ -217,10 +205,6 @@ static void page_run_send(struct core *core, struct checkpoint_io *cio, struct r
 /* Sends the next write; false if there is none left. */
 static bool pages_next(struct core *core, struct checkpoint_io *cio) {
     struct checkpoint *checkpoint = &core->checkpoint;
-    if (checkpoint->pool_count > 0) {
-        copied_page_send(core, cio);
-        return true;
-    }
     for (; checkpoint->cursor_place < REGION_PLACES;
          checkpoint->cursor_place++, checkpoint->cursor_page = 0) {
         struct region *region = &core->regions[checkpoint->cursor_place];
@@ -580,7 +564,7 @@ static bool checkpoint_should_begin(const struct core *core) {
     const struct log *log = &core->log;
     bool ends = core->closed ||
                 (core->closing && log->hint.busy && ((const struct hint_block *)log->hint_block)->clean);
-    if (!core->serving || checkpoint->state != CHECKPOINT_IDLE || checkpoint->answer || ends) {
+    if (!core->open || checkpoint->state != CHECKPOINT_IDLE || checkpoint->answer || ends) {
         return false;
     }
     bool due = checkpoint->wanted || core->log.applied_bytes >= core->config.checkpoint_log_bytes;
@@ -652,7 +636,7 @@ void checkpoint_on_tick(struct core *core) {
 
 void checkpoint_on_event(struct core *core, uint64_t token) {
     struct checkpoint *checkpoint = &core->checkpoint;
-    if (core->stopped || !core->serving) {
+    if (core->stopped || !core->open) {
         core_reply_result(core, token, core->stopped ? SHELF_IO : SHELF_UNAVAILABLE,
                           core->stopped ? REASON_NODE_STOPPED : REASON_NODE_NOT_READY);
         return;
@@ -660,8 +644,8 @@ void checkpoint_on_event(struct core *core, uint64_t token) {
     bool idle = checkpoint->state == CHECKPOINT_IDLE && !checkpoint->answer;
     uint32_t *count = idle ? &checkpoint->waiter_count : &checkpoint->waiter_count_next;
     uint64_t *waiters = idle ? checkpoint->waiters : checkpoint->waiters_next;
-    if (*count == ARRAY_COUNT(checkpoint->waiters) / 2) {
-        core_reply_result(core, token, SHELF_UNAVAILABLE, REASON_REGION_BUSY);
+    if (*count == ARRAY_COUNT(checkpoint->waiters)) {
+        core->effects->refused = true; /* those before it have set ios in motion */
         return;
     }
     waiters[(*count)++] = token;

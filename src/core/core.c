@@ -9,7 +9,7 @@
 struct sizes { /* what depends on the configuration */
     size_t payload_max;
     uint32_t line_max, slot_max;
-    uint32_t pool_max;
+    uint32_t copies_max;
     uint64_t roots_max;
 };
 
@@ -18,13 +18,13 @@ static struct sizes sizes_of(const struct core_config *config) {
         return (struct sizes){.payload_max = min_u64((size_t)1 << 20, LOG_RECORD_BYTES_MAX),
                               .line_max = 1u << 17,
                               .slot_max = 1u << 18,
-                              .pool_max = 64,
+                              .copies_max = 64,
                               .roots_max = (uint64_t)1 << 20};
     }
     return (struct sizes){.payload_max = LOG_RECORD_BYTES_MAX,
                           .line_max = 1u << 22,
                           .slot_max = 1u << 23,
-                          .pool_max = COPY_POOL_PAGES_MAX,
+                          .copies_max = COPIES_MAX,
                           .roots_max = (uint64_t)16 << 20};
 }
 
@@ -40,10 +40,14 @@ static void *carve(struct carver *carver, size_t size) {
     return piece;
 }
 
+/* A record with what comes before it in a batch's buffer, and its padding. */
+static size_t record_bytes(const struct sizes *sizes) {
+    return BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes->payload_max + PAGE_SIZE;
+}
+
 static void carve_batch(struct carver *carver, struct batch *batch, const struct sizes *sizes) {
     batch->payload_max = sizes->payload_max;
-    batch->buffer =
-        carve(carver, BATCH_RECORD_OFFSET + sizeof(struct record_header) + sizes->payload_max + PAGE_SIZE);
+    batch->buffer = carve(carver, record_bytes(sizes));
     batch->replies = carve(carver, BATCH_REPLIES_MAX * sizeof(struct reply));
     batch->overlay.slots = carve(carver, (size_t)sizes->slot_max * sizeof(uint32_t));
     batch->overlay.lines = carve(carver, (size_t)sizes->line_max * sizeof(struct overlay_line));
@@ -51,10 +55,34 @@ static void carve_batch(struct carver *carver, struct batch *batch, const struct
     batch->overlay.slot_max = sizes->slot_max;
 }
 
-static void carve_core(struct carver *carver, const struct sizes *sizes) {
+static void carve_copies(struct carver *carver, struct copies *copies, uint32_t max) {
+    copies->max = max;
+    copies->pages = carve(carver, max * sizeof(struct copied_page));
+    copies->heads = carve(carver, max * sizeof(uint32_t));
+    uint8_t *bytes = carve(carver, (size_t)max * PAGE_SIZE);
+    for (uint32_t i = 0; i < max; i++) {
+        copies->pages[i].bytes = bytes + (size_t)i * PAGE_SIZE;
+    }
+    copies_init(copies);
+}
+
+static void carve_cluster(struct carver *carver, struct cluster *cluster, const struct sizes *sizes) {
+    for (size_t i = 0; i < RECEIVED_MAX; i++) {
+        cluster->received[i].buffer = carve(carver, record_bytes(sizes));
+    }
+    cluster->serve_buffer = carve(carver, record_bytes(sizes));
+    cluster->apply_buffer = carve(carver, record_bytes(sizes));
+    cluster->promise_block = carve(carver, PROMISE_BLOCK_SIZE);
+    cluster->tail = carve(carver, TAIL_MAX * sizeof(struct tail_record));
+}
+
+static void carve_core(struct carver *carver, const struct core_config *config, const struct sizes *sizes) {
     struct core *core = carve(carver, sizeof(struct core));
     for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
         carve_batch(carver, &core->batches[i], sizes);
+    }
+    if (config->cluster) {
+        carve_cluster(carver, &core->cluster, sizes);
     }
     core->log.hint_block = carve(carver, PAGE_SIZE);
     core->log.zeros = carve(carver, ZERO_BYTES);
@@ -64,16 +92,11 @@ static void carve_core(struct carver *carver, const struct sizes *sizes) {
     core->checkpoint.roots_max = sizes->roots_max;
     core->checkpoint.roots = carve(carver, sizes->roots_max);
     core->checkpoint.superblock_buffer = carve(carver, SUPERBLOCK_COPIES * SUPERBLOCK_SIZE);
-    core->checkpoint.pool_max = sizes->pool_max;
-    core->checkpoint.pool = carve(carver, sizes->pool_max * sizeof(struct copied_page));
-    uint8_t *pages = carve(carver, (size_t)sizes->pool_max * PAGE_SIZE);
-    for (uint32_t i = 0; i < sizes->pool_max; i++) {
-        core->checkpoint.pool[i].bytes = pages + (size_t)i * PAGE_SIZE;
-    }
+    carve_copies(carver, &core->checkpoint.copies, sizes->copies_max);
+    core->recovery.scan = carve(carver, LOG_SEGMENT_BYTES); /* core_recovery_memory() begins here */
     for (size_t i = 0; i < RECOVERY_IOS; i++) {
         core->recovery.ios[i].buffer = carve(carver, RECOVERY_IO_BYTES);
     }
-    core->recovery.scan = carve(carver, LOG_SEGMENT_BYTES);
 }
 
 size_t core_size(const struct core_config *config) {
@@ -85,20 +108,30 @@ size_t core_size(const struct core_config *config) {
         align_up(BATCH_REPLIES_MAX * sizeof(struct reply), PAGE_SIZE) +
         align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
         align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
-    return fixed + 2 * batch + PAGE_SIZE + ZERO_BYTES + CHECKPOINT_IOS * CHECKPOINT_IO_BYTES +
-           align_up(sizes.roots_max, PAGE_SIZE) + (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
-           align_up(sizes.pool_max * sizeof(struct copied_page), PAGE_SIZE) +
-           (size_t)sizes.pool_max * PAGE_SIZE + RECOVERY_IOS * RECOVERY_IO_BYTES + LOG_SEGMENT_BYTES;
+    size_t cluster = config->cluster
+                         ? (RECEIVED_MAX + 2) * align_up(record_bytes(&sizes), PAGE_SIZE) +
+                               PROMISE_BLOCK_SIZE + align_up(TAIL_MAX * sizeof(struct tail_record), PAGE_SIZE)
+                         : 0;
+    return fixed + cluster + ARRAY_COUNT(((struct core *)0)->batches) * batch + PAGE_SIZE + ZERO_BYTES +
+           CHECKPOINT_IOS * CHECKPOINT_IO_BYTES + align_up(sizes.roots_max, PAGE_SIZE) +
+           (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
+           align_up(sizes.copies_max * sizeof(struct copied_page), PAGE_SIZE) +
+           align_up(sizes.copies_max * sizeof(uint32_t), PAGE_SIZE) + (size_t)sizes.copies_max * PAGE_SIZE +
+           RECOVERY_IOS * RECOVERY_IO_BYTES + LOG_SEGMENT_BYTES;
 }
 
-struct core *core_init(void *memory, const struct core_config *config, struct image *image) {
+struct core *core_init(void *memory, const struct core_config *config, struct image *image,
+                       struct region_map *maps) {
     struct sizes sizes = sizes_of(config);
     struct carver carver = {.base = memory};
     struct core *core = memory;
-    carve_core(&carver, &sizes);
+    carve_core(&carver, config, &sizes);
     ASSERT(carver.used == core_size(config));
+    ASSERT(payload_lines_max(sizes.payload_max) <= sizes.line_max);
     core->config = *config;
+    core->cluster.on = config->cluster;
     core->image = image;
+    core->maps = maps;
     core->building = &core->batches[0];
     for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
         overlay_reset(&core->batches[i].overlay);
@@ -106,6 +139,11 @@ struct core *core_init(void *memory, const struct core_config *config, struct im
     log_init(core);
     checkpoint_init(core);
     return core;
+}
+
+void *core_recovery_memory(struct core *core, size_t *ret_size) {
+    *ret_size = LOG_SEGMENT_BYTES + RECOVERY_IOS * RECOVERY_IO_BYTES;
+    return core->recovery.scan;
 }
 
 /* ---- Effects ------------------------------------------------------------------------------------------------------- */
@@ -134,7 +172,7 @@ void core_reply_result(struct core *core, uint64_t token, shelf_result result, e
 }
 
 struct batch *core_batch_open(struct core *core) {
-    return core->building->tx_count > 0 ? core->building : core->log.writing;
+    return core->building->tx_count > 0 ? core->building : core->building->older;
 }
 
 void core_refuse(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason) {
@@ -156,7 +194,7 @@ void core_stop(struct core *core, shelf_result result, const char *what, const c
         return; /* the first cause counts */
     }
     core->stopped = true;
-    core->serving = false;
+    core->serving = core->open = false;
     core->fault = (struct core_fault){
         .result = result, .what = what, .reason = reason, .file = file, .offset = offset, .index = index};
 }
@@ -184,7 +222,10 @@ static void on_submit(struct core *core, const struct event *event) {
     if (core->stopped) {
         core_reply_result(core, event->token, SHELF_IO, REASON_NODE_STOPPED);
     } else if (!core->serving) {
-        core_reply_result(core, event->token, SHELF_UNAVAILABLE, REASON_NODE_NOT_READY);
+        core_reply_result(core, event->token, SHELF_UNAVAILABLE,
+                          core->cluster.running ? REASON_NOT_PRIMARY : REASON_NODE_NOT_READY);
+    } else if (cluster_held(core)) {
+        core->effects->refused = true;
     } else {
         admit_request(core, event);
     }
@@ -219,6 +260,27 @@ static void on_io_done(struct core *core, struct io *io) {
     case PURPOSE_RECOVERY:
         recovery_on_io(core, io);
         break;
+    case PURPOSE_PROMISE:
+        promise_on_io(core, io);
+        break;
+    case PURPOSE_RECEIVE:
+        receive_on_io(core, io);
+        break;
+    case PURPOSE_CUT:
+        receive_on_cut(core, io);
+        break;
+    case PURPOSE_SERVE:
+        serve_on_io(core, io);
+        break;
+    case PURPOSE_APPLY_READ:
+        apply_log_on_read(core, io);
+        break;
+    case PURPOSE_APPLY_FILES:
+        apply_log_on_files(core, io);
+        break;
+    case PURPOSE_LIMBO:
+        abdicate_on_io(core, io);
+        break;
     }
 }
 
@@ -227,38 +289,53 @@ static void on_tick(struct core *core, const struct event *event) {
     if (core->stopped) {
         return;
     }
-    if (!core->serving) {
+    if (!core->open) {
         log_retry(core);
         return;
     }
     log_on_tick(core);
     checkpoint_on_tick(core);
-    session_expire_idle(core);
+    if (core->serving && !cluster_held(core)) {
+        session_expire_idle(core);
+    }
+}
+
+/* A request that joined a record does not set anything in motion if the record has to wait anyway: for the one before it,
+ * or for the step that ends the hold. That step goes on with all that there is. */
+static bool joined_only(const struct core *core, const struct event *event, uint32_t tx_count_before) {
+    return event->kind == EVENT_SUBMIT && core->building->tx_count > tx_count_before &&
+           (core->log.writing != NULL || event->hold_record) &&
+           (core->log.applying == NULL || core->defer_apply);
 }
 
 /* What goes on by itself, whichever event came: the next record, the next step of a checkpoint, the end. */
 static void go_on(struct core *core, const struct event *event) {
     if (!core->stopped && core->recovery.state == RECOVERY_OPENING && core->recovery.cursor == 1 &&
-        core->log.writing == NULL) {
+        !core_log_busy(core) && core->log.applying == NULL) {
         recovery_opened(core);
     }
     if (core->stopped || core->recovery.state != RECOVERY_DONE) {
         return;
     }
+    cluster_go_on(core);
+    if (core->stopped) {
+        return;
+    }
     catalog_continue(core);
     checkpoint_continue(core);
-    if (core->apply_waits) {
-        apply_batch(core);
+    if (!core->cluster.on) {
+        apply_due(core);
     }
-    if (core->building->tx_count > 0 && !event->hold_record) {
+    bool may_write = !core->cluster.on || (core->serving && !cluster_held(core));
+    if (core->building->tx_count > 0 && !event->hold_record && may_write) {
         log_write(core, RECORD_DATA);
     }
     if (!core->stopped) {
         log_background(core);
     }
-    bool idle = !core_log_busy(core) && !core_work_pending(core) && core->control.state == CONTROL_IDLE &&
-                core->checkpoint.state == CHECKPOINT_IDLE && !core->checkpoint.wanted &&
-                !core->remove_io.busy;
+    bool idle = !core_log_busy(core) && core->log.applying == NULL && !core_work_pending(core) &&
+                core->control.state == CONTROL_IDLE && core->checkpoint.state == CHECKPOINT_IDLE &&
+                !core->checkpoint.wanted && !core->remove_io.busy;
     if (core->closing && !core->closed && idle && !core->stopped) {
         if (core->close_checkpoint && checkpoint_dirty(core)) {
             core->close_checkpoint = false;
@@ -274,9 +351,16 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     effects->io_count = 0;
     effects->reply_count = 0;
     effects->replies = NULL;
+    effects->changed_count = 0;
+    effects->message_count = 0;
+    effects->messages = NULL;
+    effects->swap = NULL;
+    effects->look = effects->more = false;
     effects->refused = effects->opened = effects->closed = false;
     core->effects = effects;
     core->now_ms = max_u64(core->now_ms, event->now_ms);
+    core->defer_apply = event->defer_apply && core->recovery.state == RECOVERY_DONE;
+    uint32_t tx_count_before = core->building->tx_count;
     switch ((enum event_kind)event->kind) {
     case EVENT_START:
         recovery_start(core);
@@ -289,6 +373,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
         break;
     case EVENT_TICK:
         on_tick(core, event);
+        cluster_tick(core, event);
         break;
     case EVENT_CHECKPOINT:
         checkpoint_on_event(core, event->token);
@@ -299,8 +384,18 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
         break;
     case EVENT_GO_ON:
         break;
+    case EVENT_MESSAGE:
+    case EVENT_SWAP:
+    case EVENT_REGISTER:
+    case EVENT_READ:
+        cluster_on_event(core, event);
+        break;
     }
-    go_on(core, event);
+    if (!joined_only(core, event, tx_count_before)) {
+        go_on(core, event);
+    }
+    effects->apply_due = !core->stopped && !core->cluster.on && core->log.applying != NULL &&
+                         (core->defer_apply || effects->reply_count > 0);
     effects->stopped = core->stopped;
     effects->closed = core->closed;
     core->effects = NULL;
@@ -332,5 +427,11 @@ void core_status_get(const struct core *core, struct core_status *ret_status) {
     ret_status->regions = core->region_count;
     ret_status->no_space = core->log.write_waits_space || core->log.reserve_failed;
     ret_status->stopped = core->stopped;
+    memcpy(ret_status->shelf_id, core->superblock.shelf_id, sizeof(ret_status->shelf_id));
+    ret_status->role = core->cluster.running ? (uint32_t)core->cluster.group.role : 0;
+    ret_status->serves = core->serving;
+    ret_status->commit = core->cluster.on ? core->cluster.commit : core->applied;
+    ret_status->last = core->log.last.index;
+    ret_status->durable = core->log.durable_index;
     ret_status->checkpoint_active = core->checkpoint.state != CHECKPOINT_IDLE;
 }

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 
+#include "core/group.h"
 #include "core/io.h"
 #include "wire/image.h"
 #include "wire/request.h"
@@ -32,12 +33,27 @@ struct core_config {
     uint64_t checkpoint_interval_ms;
     uint64_t session_idle_ms;
     uint64_t session_named_idle_ms;
+    uint32_t user; /* as whom the node's own program opens sessions */
+    /* A node of a cluster: its log is one of several that are to be the same (core/cluster.h). Else it is a set of one. */
+    bool cluster;
+    struct group_config group; /* its incarnation is read from the directory */
     bool cheap_memory; /* simulator: smaller buffers (records up to 1 MiB), everything else the same */
 };
 
 /* How many bytes core_init() needs, aligned to 4096 and zero; untouched pages of it stay untouched until needed. */
 size_t core_size(const struct core_config *config);
-struct core *core_init(void *memory, const struct core_config *config, struct image *image);
+/* `maps` has a place for each of REGION_NUMBERS; it is filled with the readers' addresses as regions come. */
+struct core *core_init(void *memory, const struct core_config *config, struct image *image,
+                       struct region_map *maps);
+/* The part of that memory that only recovery uses: once `opened` was told, nothing in it is needed again. */
+void *core_recovery_memory(struct core *core, size_t *ret_size);
+
+/* Who submits, as the kernel says. */
+struct credentials {
+    uint32_t user, group;
+    uint32_t group_count; /* of the supplementary ones */
+    const uint32_t *groups;
+};
 
 enum event_kind {
     EVENT_START = 1,
@@ -46,7 +62,12 @@ enum event_kind {
     EVENT_TICK,    /* time has passed; at least once a second while anything is unfinished */
     EVENT_CHECKPOINT, /* token: answered when a checkpoint begun now or later is durable; receipt.index is its index */
     EVENT_CLOSE, /* no submits come any more; `checkpoint` says whether to write one first */
-    EVENT_GO_ON, /* nothing has happened; begins a record that was held back */
+    EVENT_GO_ON, /* nothing has happened; does what was held back or deferred, or is left (effects.more) */
+    /* Of a cluster: */
+    EVENT_MESSAGE,  /* message: from a peer, as peer_decode() made it */
+    EVENT_SWAP,     /* swap_result, configuration: the answer to effects.swap */
+    EVENT_REGISTER, /* configuration: what the register holds; the answer to effects.look, or news */
+    EVENT_READ,     /* token: answered when a linearizable read may look at the image (rule R1) */
 };
 struct event {
     uint32_t kind;
@@ -54,21 +75,47 @@ struct event {
     const void *request; /* SUBMIT: valid during the step only */
     size_t request_size;
     uint64_t token;
+    const struct credentials *credentials; /* SUBMIT: NULL: the node's own program, which may do everything */
     struct io *io;
-    bool checkpoint; /* CLOSE */
+    uint64_t steady_ms; /* TICK of a cluster: a clock that nobody sets; time since any moment */
+    const struct peer_message *message;        /* MESSAGE: valid during the step only */
+    uint32_t swap_result;                      /* SWAP: enum swap_result */
+    const struct configuration *configuration; /* SWAP, REGISTER: valid during the step only */
+    bool checkpoint;                           /* CLOSE */
     bool
         hold_checkpoint; /* TICK: somebody copies the present checkpoint; begin no new one unless the log needs it */
     bool hold_record; /* any: more requests are about to follow; begin no record in this step */
+    /* any: a record that is durable need not be applied in this step, so that the next one can be on its way to the disk
+     * meanwhile; if effects.apply_due says that there is one, an event without this follows */
+    bool defer_apply;
 };
 
-#define EFFECT_IOS_MAX 64u
+#define EFFECT_IOS_MAX      64u
+#define EFFECT_MESSAGES_MAX 64u
+struct peer_letter {
+    uint64_t node; /* to */
+    struct peer_message message;
+};
 struct effects {
     uint32_t io_count;
     struct io *ios[EFFECT_IOS_MAX];
     uint32_t reply_count;
     const struct reply *replies; /* valid until the next step */
-    bool refused; /* SUBMIT: no room now, nothing was changed; submit it again after the next EVENT_IO_DONE */
-    bool opened;  /* true in one step: recovery is done */
+    uint32_t changed_count;
+    const uint16_t
+        *changed; /* numbers of the regions whose event word moved in this step; valid until the next */
+    /* Messages are to be taken before the ios are begun: their bodies are lent until the next step, or the next io. */
+    uint32_t message_count;
+    const struct peer_letter *messages;
+    const struct configuration
+        *swap; /* not NULL: to be the register's, if it holds epoch `swap_from`; until the next step */
+    uint64_t swap_from;
+    bool look; /* what does the register hold? */
+    bool more; /* there is more to do: EVENT_GO_ON is wanted at once */
+    bool
+        refused; /* SUBMIT, CHECKPOINT: no room now, nothing was changed; submit it again after the next EVENT_IO_DONE */
+    bool opened;    /* true in one step: recovery is done */
+    bool apply_due; /* there is a durable record that the next step without defer_apply applies */
     bool closed;
     bool stopped; /* from now on in every step */
 };
@@ -100,6 +147,10 @@ struct core_status {
     uint32_t no_space; /* writers are refused now */
     uint32_t stopped;
     uint32_t checkpoint_active;
+    uint8_t shelf_id[16];
+    uint32_t role;   /* enum group_role; of a cluster */
+    uint32_t serves; /* requests are admitted */
+    uint64_t commit, last, durable;
 };
 void core_status_get(const struct core *core, struct core_status *ret_status);
 

@@ -20,6 +20,7 @@ enum file_kind {
     FILE_ROOTS,          /* `roots.a`, `roots.b`: slot 0, 1 */
     FILE_TABLE,          /* `table.N` */
     FILE_PAGES,          /* `pages.N.a`, `pages.N.b`: slot 0, 1 */
+    FILE_PROMISE,        /* `promise`: of a node of a cluster */
 };
 struct file_id {
     uint16_t kind;
@@ -65,8 +66,10 @@ enum io_result {
 struct region_memory {
     uint8_t *data;              /* the core's alias, writable */
     _Atomic uint64_t *versions; /* one a line */
-    const uint8_t *data_view;   /* the readers' aliases */
+    _Atomic uint64_t *page_versions;
+    const uint8_t *data_view; /* the readers' aliases */
     const _Atomic uint64_t *versions_view;
+    const _Atomic uint64_t *page_versions_view;
     struct page_entry *pages;   /* one a page */
     struct block_entry *blocks; /* one a table block */
     uint64_t *bits[3];          /* three bitmaps, one bit a page */

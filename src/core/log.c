@@ -27,7 +27,7 @@ void log_init(struct core *core) {
 
 /* ---- Room ---------------------------------------------------------------------------------------------------------- */
 
-static bool zeroing_overlaps(const struct log *log, uint32_t place, uint64_t from, uint64_t to) {
+bool log_zeroing_overlaps(const struct log *log, uint32_t place, uint64_t from, uint64_t to) {
     return log->zero.busy && log->zero_place == place && from < log->zero_from + ZERO_BYTES &&
            log->zero_from < to;
 }
@@ -79,8 +79,8 @@ uint32_t record_chain(const struct record_header *header, const void *payload, u
     return crc32c(crc32c(previous_chain, &copy, sizeof(copy)), payload, header->payload_size);
 }
 
-static void segment_header_fill(const struct core *core, struct segment_header *header, uint32_t place,
-                                uint64_t sequence, uint64_t index_first) {
+void log_segment_header_fill(const struct core *core, struct segment_header *header, uint32_t place,
+                             uint64_t sequence, uint64_t index_first) {
     memset(header, 0, core->superblock.alignment);
     header->magic = SEGMENT_MAGIC;
     header->format = LOG_FORMAT_VERSION;
@@ -99,7 +99,7 @@ static void record_header_fill(const struct core *core, struct batch *batch, enu
     memcpy(header->shelf_id, core->superblock.shelf_id, sizeof(header->shelf_id));
     header->index = batch->index;
     header->epoch = core->epoch;
-    header->commit_hint = core->applied;
+    header->commit_hint = core->cluster.on ? core->cluster.commit : log->durable_index;
     header->segment_sequence = log->head.segment_sequence;
     header->segment_offset = log->head.offset;
     header->time_ms = core->now_ms;
@@ -137,7 +137,7 @@ static bool log_place(struct core *core, uint64_t space, bool *ret_new_segment) 
         ASSERT(found); /* G3 */
         from = 0;
     }
-    if (zeroing_overlaps(log, place, from, from + core->superblock.alignment + space)) {
+    if (log_zeroing_overlaps(log, place, from, from + core->superblock.alignment + space)) {
         return false; /* G4: sent when the zeros are there */
     }
     if (*ret_new_segment) {
@@ -149,6 +149,17 @@ static bool log_place(struct core *core, uint64_t space, bool *ret_new_segment) 
         log->segments[place].index_first = core->building->index;
     }
     return true;
+}
+
+/* The next batch: the one that is neither being written nor applied. */
+static void building_begin(struct core *core, struct batch *before) {
+    struct batch *next = core->batches;
+    while (next == before || next == core->log.applying) {
+        next++;
+    }
+    next->index = before->index + 1;
+    next->older = before;
+    core->building = next;
 }
 
 void log_write(struct core *core, enum record_kind kind) {
@@ -174,20 +185,24 @@ void log_write(struct core *core, enum record_kind kind) {
         log->write_buffer -= alignment;
         log->write_offset -= alignment;
         log->write_size += alignment;
-        segment_header_fill(core, (struct segment_header *)log->write_buffer, log->head_place,
-                            log->head.segment_sequence, batch->index);
+        log_segment_header_fill(core, (struct segment_header *)log->write_buffer, log->head_place,
+                                log->head.segment_sequence, batch->index);
     }
     struct segment *segment = &log->segments[log->head_place];
     log->head.offset += space; /* G1 */
     segment->zeroed_bytes = max_u64(segment->zeroed_bytes, log->head.offset);
-    log->last = (struct identity){
-        .index = header->index, .epoch = header->epoch, .size = header->payload_size, .chain = header->chain};
+    log->last = record_identity(header);
+    batch->identity = log->last;
+    batch->end = log->head;
+    batch->log_bytes = log->write_size;
     log->writing = batch;
-    core->building = &core->batches[batch == &core->batches[0]];
-    core->building->index = batch->index + 1;
+    building_begin(core, batch);
     core->status.records++;
     core->status.log_bytes += log->write_size;
     log_send(core);
+    if (core->cluster.on) {
+        cluster_appended(core);
+    }
     if (MUTANT(ACK_BEFORE_DURABLE) && core->effects->reply_count == 0) {
         core->effects->replies = batch->replies;
         core->effects->reply_count = batch->reply_count;
@@ -211,7 +226,12 @@ void log_on_write(struct core *core, struct io *io) {
     }
     /* The record is on stable storage of q = 1 of 1 members: this makes it committed. (Rule L4: on a majority.) */
     log->durable_index = log->writing->index;
-    apply_batch(core);
+    if (core->cluster.on) {
+        cluster_log_changed(core); /* committed where lead.c says so */
+        return;
+    }
+    log->writing_durable = true;
+    apply_due(core);
 }
 
 /* ---- Ahead of need ------------------------------------------------------------------------------------------------- */
@@ -263,7 +283,7 @@ void log_background(struct core *core) {
     struct log *log = &core->log;
     uint32_t place;
     uint64_t from;
-    if (core->closing && core->control.state == CONTROL_IDLE) {
+    if ((core->closing && core->control.state == CONTROL_IDLE) || core->cluster.group.hold) {
         return; /* (a change of the catalog that is under way may still need a segment) */
     }
     if (!log->reserve.busy && !log->reserve_failed && !log_free_segment(core, &place)) {
@@ -297,6 +317,10 @@ void log_on_zero(struct core *core, struct io *io) {
 
 void log_trim(struct core *core, uint64_t segment_sequence) {
     struct log *log = &core->log;
+    uint32_t free_place;
+    if (core->cluster.on && (log->segment_count < log->segment_max || log_free_segment(core, &free_place))) {
+        return; /* peers may need it; at a checkpoint when there is no other space, it goes */
+    }
     for (uint32_t place = 0; place < log->segment_count; place++) {
         if (log->segments[place].sequence < segment_sequence) {
             log->segments[place].sequence = 0;
@@ -357,7 +381,7 @@ void log_on_tick(struct core *core) {
     struct log *log = &core->log;
     log->reserve_failed = false;
     log_retry(core);
-    bool idle = log->tick_index == log->last.index && log->writing == NULL;
+    bool idle = log->tick_index == log->last.index && log->writing == NULL && log->applying == NULL;
     if (idle && log->hint_index < core->applied && !log->hint.busy && !core->closing) {
         SOMETIMES(HINT_WRITTEN);
         log_hint_write(core, false);

@@ -4,6 +4,14 @@
  *
  * There is one overlay a batch: a hash table of lines that only grows, and is emptied as a whole when its batch has been
  * applied. A line looked up is searched in the batch being built, then in the one being written, then in the image.
+ *
+ * It is an index over the batch's payload, and made when somebody asks: transactions that read nothing and add to nothing
+ * never need it.
+ *
+ *   O1  A batch is indexed only after the one before it, if that is not applied yet: what lies under a part of a line that
+ *       it changes is in the image or in the overlay before it.
+ *   O2  Results of sessions are in none: session.c finds those of pending records in their payloads.
+ *   O3  A payload never has more lines than there is room for (payload_lines_max).
  */
 #include "core/state.h"
 
@@ -35,6 +43,7 @@ void overlay_reset(struct overlay *overlay) {
     }
     overlay->count = 0;
     overlay->mask = OVERLAY_SLOTS_MIN - 1;
+    overlay->indexed = overlay->tx = 0;
 }
 
 const struct overlay_line *overlay_find(const struct overlay *overlay, uint64_t line) {
@@ -65,7 +74,7 @@ static void overlay_grow(struct overlay *overlay) {
     }
 }
 
-struct overlay_line *overlay_add(struct overlay *overlay, uint64_t line, bool *ret_is_new) {
+static struct overlay_line *overlay_add(struct overlay *overlay, uint64_t line, bool *ret_is_new) {
     if (overlay->count * 2 > overlay->mask) {
         overlay_grow(overlay);
     }
@@ -88,17 +97,28 @@ struct overlay_line *overlay_add(struct overlay *overlay, uint64_t line, bool *r
     return added;
 }
 
-bool overlay_has_room(const struct overlay *overlay, uint64_t line_count) {
-    return line_count <= overlay->line_max - overlay->count;
+const struct overlay_line *batch_line(const struct batch *batch, uint64_t line) {
+    for (uint32_t count = 1; batch != NULL; batch = batch->older, count++) {
+        const struct overlay_line *found = overlay_find(&batch->overlay, line);
+        if (found != NULL) {
+            if (count == 3) {
+                SOMETIMES(OVERLAY_OF_THREE);
+            }
+            return found;
+        }
+        if (MUTANT(OVERLAY_OF_ONE)) {
+            return NULL;
+        }
+    }
+    return NULL;
 }
 
-/* The newest bytes of one line: in the batch being built, in the one being written, or in the image. */
-static const uint8_t *newest_line(const struct core *core, uint64_t line) {
+/* ---- From the payload --------------------------------------------------------------------------------------------- */
+
+/* The bytes of one line before this batch adds to them: its own so far, or those of the batches before, or the image's. */
+static const uint8_t *line_before(const struct core *core, const struct batch *batch, uint64_t line) {
     if (!MUTANT(OPERATION_FROM_IMAGE)) {
-        const struct overlay_line *found = overlay_find(&core->building->overlay, line);
-        if (found == NULL && core->log.writing != NULL) {
-            found = overlay_find(&core->log.writing->overlay, line);
-        }
+        const struct overlay_line *found = batch_line(batch, line);
         if (found != NULL) {
             return found->bytes;
         }
@@ -108,32 +128,67 @@ static const uint8_t *newest_line(const struct core *core, uint64_t line) {
     return region->memory.data + (shelf_addr_offset(line << LINE_SHIFT));
 }
 
-void newest_read(const struct core *core, uint64_t address, void *to, size_t size) {
-    uint8_t *out = to;
-    while (size > 0) {
+static void range_index(const struct core *core, struct batch *batch, const struct record_range *range) {
+    const uint8_t *in = (const uint8_t *)(range + 1);
+    uint64_t address = range->address;
+    for (size_t size = range->size, part; size > 0; address += part, in += part, size -= part) {
         size_t begin = address & (LINE_SIZE - 1);
-        size_t part = min_u64(size, LINE_SIZE - begin);
-        memcpy(out, newest_line(core, address >> LINE_SHIFT) + begin, part);
-        address += part;
-        out += part;
-        size -= part;
-    }
-}
-
-void newest_write(struct core *core, uint64_t address, const void *from, size_t size) {
-    const uint8_t *in = from;
-    while (size > 0) {
-        size_t begin = address & (LINE_SIZE - 1);
-        size_t part = min_u64(size, LINE_SIZE - begin);
-        const uint8_t *base = part < LINE_SIZE ? newest_line(core, address >> LINE_SHIFT) : NULL;
+        part = min_u64(size, LINE_SIZE - begin);
+        const uint8_t *base = part < LINE_SIZE ? line_before(core, batch, address >> LINE_SHIFT) : NULL;
         bool is_new;
-        struct overlay_line *line = overlay_add(&core->building->overlay, address >> LINE_SHIFT, &is_new);
+        struct overlay_line *line = overlay_add(&batch->overlay, address >> LINE_SHIFT, &is_new);
         if (is_new && base != NULL) {
             memcpy(line->bytes, base, LINE_SIZE);
         }
         memcpy(line->bytes + begin, in, part);
+    }
+}
+
+/* O2 */
+static bool is_session_result(uint64_t address) {
+    return shelf_addr_region(address) == REGION_SYSTEM && shelf_addr_offset(address) >= SYSTEM_RESULTS_OFFSET;
+}
+
+/* The last transaction of a batch may still be growing: then its ranges so far are indexed, the others later. */
+static void batch_index(const struct core *core, struct batch *batch) {
+    struct overlay *overlay = &batch->overlay;
+    const uint8_t *payload = batch_payload(batch);
+    while (overlay->indexed < batch->payload_size) {
+        const struct record_tx *tx = (const struct record_tx *)(payload + overlay->tx);
+        if (overlay->indexed == 0 || overlay->indexed == overlay->tx + sizeof(*tx) + tx->size) {
+            overlay->tx = overlay->indexed;
+            overlay->indexed += sizeof(*tx);
+            continue;
+        }
+        const struct record_range *range = (const struct record_range *)(payload + overlay->indexed);
+        if (!is_session_result(range->address)) {
+            range_index(core, batch, range);
+        }
+        overlay->indexed += sizeof(*range) + align_up(range->size, 8);
+    }
+}
+
+/* The oldest first (O1). */
+static void batches_index(const struct core *core, struct batch *newest) {
+    if (newest->older != NULL) {
+        batches_index(core, newest->older);
+    }
+    batch_index(core, newest);
+}
+
+void overlays_complete(struct core *core) {
+    batches_index(core, core->building);
+}
+
+void newest_read(struct core *core, uint64_t address, void *to, size_t size) {
+    uint8_t *out = to;
+    overlays_complete(core);
+    while (size > 0) {
+        size_t begin = address & (LINE_SIZE - 1);
+        size_t part = min_u64(size, LINE_SIZE - begin);
+        memcpy(out, line_before(core, core->building, address >> LINE_SHIFT) + begin, part);
         address += part;
-        in += part;
+        out += part;
         size -= part;
     }
 }

@@ -488,8 +488,8 @@ static void segment_on_read(struct core *core, const struct recovery_io *rio) {
 /* ---- The machine --------------------------------------------------------------------------------------------------- */
 
 static bool epoch_next(struct core *core, struct recovery_io *rio) {
-    if (core->recovery.cursor != 0) {
-        return false;
+    if (core->recovery.cursor != 0 || core->cluster.on) {
+        return false; /* (a cluster's epochs are the group's) */
     }
     core->recovery.cursor = 1;
     uint64_t known = max_u64(core->epoch, max_u64(core->log.last.epoch, core->superblock.epoch));
@@ -602,6 +602,10 @@ static bool state_next(struct core *core, struct recovery_io *rio) {
         return epoch_next(core, rio);
     case RECOVERY_HINT_CLEAR:
         return recovery->cursor == 0 && recovery->hint.clean && once(core, rio, log_hint_io(core, false));
+    case RECOVERY_PROMISE:
+        return promise_next(core, rio);
+    case RECOVERY_HISTORY:
+        return history_next(core, rio);
     case RECOVERY_NONE:
     case RECOVERY_REPLAY:
     case RECOVERY_OPENING:
@@ -635,6 +639,10 @@ static void recovery_continue(struct core *core) {
         } else {
             struct recovery_io *rio = recovery_io_take(core);
             if (rio == NULL) {
+                return;
+            }
+            if (recovery->state == RECOVERY_OPENING && core->cluster.on) {
+                cluster_start(core);
                 return;
             }
             if (recovery->state == RECOVERY_OPENING) {
@@ -698,6 +706,9 @@ static void on_done(struct core *core, struct recovery_io *rio) {
     case RECOVERY_EVIDENCE:
         replay_on_io(core, rio);
         break;
+    case RECOVERY_PROMISE:
+        promise_on_read(core, rio);
+        break;
     case RECOVERY_OPENING:
         core->log.segments[core->log.segment_count++] = (struct segment){0};
         break;
@@ -731,7 +742,8 @@ void recovery_opened(struct core *core) {
             region_publish(core, region, core->applied);
         }
     }
-    core->checkpoint.last_start_ms = core->now_ms;
-    core->serving = true;
+    atomic_store_explicit(&core->image->epoch, core->epoch, memory_order_relaxed);
+    core->checkpoint.last_start_ms = core->opened_ms = core->now_ms;
+    core->open = core->serving = true;
     core->effects->opened = true;
 }

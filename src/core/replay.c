@@ -20,42 +20,88 @@ static const struct file_id file_log = {.kind = FILE_LOG};
 
 /* ---- Reading ahead ------------------------------------------------------------------------------------------------- */
 
-static void scan_begin(struct core *core, uint32_t place, uint64_t from) {
-    struct recovery *recovery = &core->recovery;
-    recovery->scan_place = place;
-    recovery->scan_issued = recovery->scan_ready = align_down(from, CHUNK);
-    recovery->scan_window = CHUNK;
-    memset(recovery->chunk_done, 0, sizeof(recovery->chunk_done));
+/*
+ * The scan is a ring of chunks. Offsets count from the begin of the segment that is being replayed; what lies behind its
+ * end is the begin of the next one. A read that is under way when the replay leaves its segment is waited for only if its
+ * place is needed again.
+ */
+static uint64_t scan_chunk(const struct recovery *recovery, uint64_t offset) {
+    return (recovery->scan_base + offset) / CHUNK;
 }
 
-/* Are the bytes up to `end` there? If not, asks for them and some more. */
+static uint32_t segment_find(const struct core *core, uint64_t sequence) {
+    uint32_t place = 0;
+    while (place < core->log.segment_count && core->log.segments[place].sequence != sequence) {
+        place++;
+    }
+    return place;
+}
+
+static void scan_begin(struct core *core, uint32_t place) {
+    struct recovery *recovery = &core->recovery;
+    bool ahead = place == recovery->scan_next_place && recovery->scan_issued > LOG_SEGMENT_BYTES;
+    if (ahead) {
+        SOMETIMES(RECOVERY_READ_AHEAD_KEPT);
+    }
+    /* What was read ahead for another segment, if anything, has numbers of chunks that are skipped. */
+    recovery->scan_base += ahead ? LOG_SEGMENT_BYTES : 2 * LOG_SEGMENT_BYTES;
+    recovery->scan_issued =
+        ahead ? recovery->scan_issued - LOG_SEGMENT_BYTES : align_down(recovery->at.offset, CHUNK);
+    recovery->scan_ready = align_down(recovery->at.offset, CHUNK);
+    recovery->scan_place = place;
+    recovery->scan_next_place = segment_find(core, recovery->at.segment_sequence + 1);
+    recovery->scan_window = max_u64(recovery->scan_window, CHUNK);
+}
+
+static void scan_issue(struct core *core, struct recovery_io *rio) {
+    struct recovery *recovery = &core->recovery;
+    uint64_t offset = recovery->scan_issued;
+    bool next = offset >= LOG_SEGMENT_BYTES;
+    uint64_t in_segment = offset % LOG_SEGMENT_BYTES;
+    /* Nothing that is still to be replayed is overwritten. */
+    ASSERT(offset + CHUNK <= align_down(recovery->at.offset, CHUNK) + LOG_SEGMENT_BYTES);
+    rio->page = scan_chunk(recovery, offset);
+    recovery->chunk_busy[rio->page % RECOVERY_CHUNKS] = true;
+    recovery->scan_issued += CHUNK;
+    recovery_send(
+        core, rio,
+        (struct io){.kind = IO_READ,
+                    .file = file_log,
+                    .offset = (next ? recovery->scan_next_place : recovery->scan_place) * LOG_SEGMENT_BYTES +
+                              in_segment,
+                    .size = CHUNK,
+                    .buffer = recovery->scan + in_segment});
+}
+
+/* Are the bytes up to `end` there? If not, asks for them; and in any case for some more. */
 static bool scan_has(struct core *core, uint64_t end) {
     struct recovery *recovery = &core->recovery;
-    uint64_t target = min_u64(LOG_SEGMENT_BYTES, max_u64(end, recovery->at.offset + recovery->scan_window));
-    while (recovery->scan_issued < target) {
+    bool next = recovery->scan_next_place < core->log.segment_count;
+    uint64_t target = max_u64(end, recovery->at.offset + recovery->scan_window);
+    target = next ? target : min_u64(target, LOG_SEGMENT_BYTES);
+    while (recovery->scan_issued < target &&
+           !recovery->chunk_busy[scan_chunk(recovery, recovery->scan_issued) % RECOVERY_CHUNKS]) {
         struct recovery_io *rio = recovery_io_take(core);
         if (rio == NULL) {
             break;
         }
-        rio->page = recovery->scan_issued / CHUNK;
-        recovery_send(core, rio,
-                      (struct io){.kind = IO_READ,
-                                  .file = file_log,
-                                  .offset = recovery->scan_place * LOG_SEGMENT_BYTES + recovery->scan_issued,
-                                  .size = CHUNK,
-                                  .buffer = recovery->scan + recovery->scan_issued});
-        recovery->scan_issued += CHUNK;
+        scan_issue(core, rio);
+    }
+    while (recovery->scan_ready < recovery->scan_issued &&
+           recovery->chunk_read[scan_chunk(recovery, recovery->scan_ready) % RECOVERY_CHUNKS] ==
+               scan_chunk(recovery, recovery->scan_ready) + 1) {
+        recovery->scan_ready += CHUNK;
     }
     return recovery->scan_ready >= end;
 }
 
 static void scan_on_read(struct core *core, const struct recovery_io *rio) {
     struct recovery *recovery = &core->recovery;
-    recovery->chunk_done[rio->page] = true;
-    while (recovery->scan_ready < recovery->scan_issued &&
-           recovery->chunk_done[recovery->scan_ready / CHUNK]) {
-        recovery->scan_ready += CHUNK;
+    if (rio->page < recovery->scan_base / CHUNK) {
+        SOMETIMES(RECOVERY_READ_OUTDATED);
     }
+    recovery->chunk_read[rio->page % RECOVERY_CHUNKS] = rio->page + 1;
+    recovery->chunk_busy[rio->page % RECOVERY_CHUNKS] = false;
 }
 
 /* ---- Records ------------------------------------------------------------------------------------------------------- */
@@ -111,27 +157,45 @@ static enum step map_for(struct core *core, const struct catalog_entry *entry) {
     return STEP_WAITS;
 }
 
-static void record_apply(struct core *core, const struct record_header *header) {
+/* The record is good: the next one is expected behind it. */
+static void record_pass(struct core *core, const struct record_header *header) {
     struct recovery *recovery = &core->recovery;
-    const uint8_t *payload = (const uint8_t *)(header + 1);
-    apply_payload(core, payload, header->payload_size, header->index);
-    core->log.last = (struct identity){
-        .index = header->index, .epoch = header->epoch, .size = header->payload_size, .chain = header->chain};
+    SOMETIMES(RECOVERY_REPLAYED);
+    core->log.last = record_identity(header);
+    core->log.applied_bytes += record_space(core, header);
+    core->now_ms = max_u64(core->now_ms, header->time_ms);
     recovery->at.offset += record_space(core, header);
     recovery->records++;
     recovery->switched = false;
+    recovery->cut_bytes = 0;
+    recovery->scan_window = min_u64(recovery->scan_window * 2, RECOVERY_IOS_LOG * CHUNK);
+}
+
+static void record_apply(struct core *core, const struct record_header *header) {
+    const uint8_t *payload = (const uint8_t *)(header + 1);
+    apply_payload(core, payload, header->payload_size, header->index);
+    record_pass(core, header);
     core->applied = header->index;
     core->applied_identity = core->log.last;
-    core->applied_position = recovery->at;
-    core->log.applied_bytes += record_space(core, header);
-    core->now_ms = max_u64(core->now_ms, header->time_ms);
-    atomic_store_explicit(&core->image->applied, header->index, memory_order_release);
+    core->applied_position = core->recovery.at;
+    apply_publish(core, header->index);
+}
+
+/* On a node of a cluster, records behind the commit index may never have been committed. The log is checked first; what is
+ * committed of it is applied afterwards (apply_log.c). */
+static void record_keep(struct core *core, const struct record_header *header) {
+    const struct recovery *recovery = &core->recovery;
+    struct position begin = recovery->at;
+    record_pass(core, header);
+    core->cluster.commit_found = max_u64(core->cluster.commit_found, header->commit_hint);
+    tail_add(core, &core->log.last, begin, recovery->at, recovery->scan_place);
 }
 
 static enum step record_step(struct core *core) {
     struct recovery *recovery = &core->recovery;
-    if (recovery->at.offset + sizeof(struct record_header) > LOG_SEGMENT_BYTES) {
-        return STEP_BAD;
+    if (recovery->at.segment_sequence == 0 ||
+        recovery->at.offset + sizeof(struct record_header) > LOG_SEGMENT_BYTES) {
+        return STEP_BAD; /* before the first segment; at the end of one */
     }
     if (!scan_has(core, recovery->at.offset + sizeof(struct record_header))) {
         return STEP_WAITS;
@@ -149,6 +213,10 @@ static enum step record_step(struct core *core) {
         return STEP_BAD;
     }
     struct catalog_entry entry;
+    if (core->cluster.on) {
+        record_keep(core, header);
+        return STEP_APPLIED;
+    }
     if (catalog_needs_map(core, payload, header->payload_size, &entry)) {
         return map_for(core, &entry);
     }
@@ -157,10 +225,7 @@ static enum step record_step(struct core *core) {
                   file_log, recovery->scan_place * LOG_SEGMENT_BYTES + recovery->at.offset, header->index);
         return STEP_WAITS;
     }
-    SOMETIMES(RECOVERY_REPLAYED);
     record_apply(core, header);
-    recovery->cut_bytes = 0;
-    recovery->scan_window = min_u64(recovery->scan_window * 2, RECOVERY_IOS * CHUNK);
     return STEP_APPLIED;
 }
 
@@ -179,7 +244,7 @@ static bool segment_step(struct core *core) {
             recovery->switched_from_place = recovery->scan_place;
             recovery->at = (struct position){.segment_sequence = segment->sequence,
                                              .offset = core->superblock.alignment};
-            scan_begin(core, place, recovery->at.offset);
+            scan_begin(core, place);
             return true;
         }
     }
@@ -237,8 +302,8 @@ static void head_settle(struct core *core) {
     for (uint32_t place = 0; place < log->segment_count; place++) {
         struct segment *segment = &log->segments[place];
         bool head = place == log->head_place && log->head.segment_sequence != 0;
-        if (!head && (segment->sequence >= log->head.segment_sequence ||
-                      segment->sequence < core->superblock.segment_sequence)) {
+        bool old = segment->sequence < core->superblock.segment_sequence && !core->cluster.on;
+        if (!head && (segment->sequence >= log->head.segment_sequence || old)) {
             segment->stale = segment->sequence != 0 && segment->sequence >= log->head.segment_sequence;
             segment->sequence = 0;
         }
@@ -344,17 +409,20 @@ void replay_start(struct core *core) {
     recovery->at = (struct position){.segment_sequence = superblock->segment_sequence,
                                      .offset = superblock->segment_offset};
     core->applied_position = recovery->at;
+    if (core->cluster.on) {
+        tail_begin(core, &core->log.last, recovery->at);
+        core->cluster.commit_found = max_u64(superblock->index, recovery->hint.index);
+    }
     atomic_store_explicit(&core->image->applied, core->applied, memory_order_release);
-    bool found = false;
-    for (uint32_t place = 0; place < core->log.segment_count && superblock->segment_sequence != 0; place++) {
-        if (core->log.segments[place].sequence == superblock->segment_sequence) {
-            scan_begin(core, place, recovery->at.offset);
-            found = true;
-        }
+    if (superblock->segment_sequence == 0) {
+        return; /* before the first segment */
     }
-    if (!found && superblock->segment_sequence != 0) {
+    uint32_t place = segment_find(core, superblock->segment_sequence);
+    if (place == core->log.segment_count) {
         log_corrupt(core, "the segment that the checkpoint ends in has no valid header");
+        return;
     }
+    scan_begin(core, place);
 }
 
 void replay_on_io(struct core *core, struct recovery_io *rio) {
@@ -374,12 +442,13 @@ bool replay_continue(struct core *core) {
         case STEP_WAITS:
             return false;
         case STEP_BAD:
+            if (segment_step(core)) {
+                break;
+            }
             if (recovery->busy_count > 0) {
-                return false; /* read-ahead that is under way belongs to this segment */
+                return false; /* the end of the read-ahead first */
             }
-            if (!segment_step(core)) {
-                tail_reached(core);
-            }
+            tail_reached(core);
             break;
         }
     }

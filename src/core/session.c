@@ -3,13 +3,22 @@
  * session.c: exactly once. A session's table entry and its last 64 results live in the system region; the record
  * that carries a transaction carries its result, so both survive or neither.
  *
- * `core->sessions` mirrors the headers as of everything admitted (C4); results are looked up in overlay and image.
+ * `core->sessions` mirrors the headers as of everything admitted (C4), with a bit for each sequence of the window, so that
+ * a new one is known without a look at any result. Results of repeated ones are looked up in pending records and image.
  *
  *   S1  A sequence is admitted at most once: its result is stored by the same record, and looked up before admission.
  *   S2  An answer from the memory of a record that is not applied yet waits for it (rule K1).
  *   S3  Who asks for the outcome of a sequence that is not there has a fence logged in its place: it can never commit.
  *   S4  Ids are never reused: index of creation and place.
+ *   S5  A session belongs to the user who opened it first. Nobody else (but root and the node's own program) can use, resume or
+ *       end it, so it does no harm that ids can be guessed and names are known.
+ *   S6  A user has at most SHARE times as many sessions as there are free places (or one), so nobody can fill the table for all,
+ *       however many want it, and one alone has three quarters of it. (Choudhury, Hahne, "Dynamic queue length thresholds for
+ *       shared-memory packet switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
+ *   S7  An unnamed session that was opened under an earlier node is kept for its client to come back. Who has used it or said
+ *       KEEP has; if nobody has within SESSION_RETURN_MS, its client is no more, and it expires.
  */
+#include "core/rights.h"
 #include "core/state.h"
 
 static uint64_t header_address(uint32_t place) {
@@ -39,10 +48,16 @@ struct session *session_find(struct core *core, uint64_t id) {
 }
 
 /* The session if it may be used by this holder; otherwise it has been answered. */
-static struct session *session_for(struct core *core, uint64_t id, uint64_t holder, uint64_t token) {
+static struct session *session_for(struct core *core, uint64_t id, uint64_t holder,
+                                   const struct credentials *credentials, uint64_t token) {
     struct session *session = session_find(core, id);
     if (session == NULL || session_created_index(id) > core->applied) {
         core_refuse(core, token, SHELF_EXPIRED, REASON_SESSION_UNKNOWN);
+        return NULL;
+    }
+    if (!rights_owns(credentials, session->owner)) { /* S5 */
+        SOMETIMES(SESSION_DENIED);
+        core_refuse(core, token, SHELF_DENIED, REASON_SESSION_DENIED);
         return NULL;
     }
     if (session->holder != holder) {
@@ -50,16 +65,76 @@ static struct session *session_for(struct core *core, uint64_t id, uint64_t hold
         core_refuse(core, token, SHELF_FENCED, REASON_SESSION_FENCED);
         return NULL;
     }
+    session->seen = true; /* S7 */
     return session;
 }
 
 /* ---- What is remembered of a sequence ------------------------------------------------------------------------------ */
 
+/* It has a result from now on. */
+static void sequence_note(struct session *session, uint64_t sequence) {
+    if (sequence > session->last_sequence) {
+        uint64_t shift = sequence - session->last_sequence;
+        session->window = shift < SHELF_SESSION_WINDOW ? session->window << shift : 0;
+        session->last_sequence = sequence;
+    }
+    uint64_t back = session->last_sequence - sequence;
+    if (back < SHELF_SESSION_WINDOW) {
+        session->window |= (uint64_t)1 << back;
+    }
+}
+_Static_assert(SHELF_SESSION_WINDOW == 64, "a bit each");
+
+/* The common case: nothing was heard of it yet, and nothing that would say otherwise has been forgotten. */
+static bool sequence_is_new(const struct session *session, uint64_t sequence) {
+    uint64_t back = session->last_sequence - sequence;
+    return sequence > session->last_sequence ||
+           (back < SHELF_SESSION_WINDOW && (session->window >> back & 1) == 0);
+}
+
+/* The result in this batch's payload; false: there is none. A sequence has at most one (S1). */
+static bool result_pending(const struct batch *batch, uint64_t id, uint64_t sequence,
+                           struct session_result *ret_result) {
+    const uint8_t *at = batch_payload(batch), *end = at + batch->payload_size;
+    uint64_t address = result_address(session_place(id), sequence);
+    while (at < end) {
+        const struct record_tx *tx = (const struct record_tx *)at;
+        at += sizeof(*tx);
+        const uint8_t *tx_end = at + tx->size;
+        while (at < tx_end && tx->session == id && tx->sequence == sequence) {
+            const struct record_range *range = (const struct record_range *)at;
+            if (range->address == address) {
+                memcpy(ret_result, range + 1, range->size);
+                return true;
+            }
+            at += sizeof(*range) + align_up(range->size, 8);
+        }
+        at = tx_end;
+    }
+    return false;
+}
+
+static void result_read(const struct core *core, uint64_t id, uint64_t sequence,
+                        struct session_result *ret_result) {
+    *ret_result = (struct session_result){0};
+    const struct batch *batch = core->building;
+    while (batch != NULL && !result_pending(batch, id, sequence, ret_result)) {
+        batch = batch->older;
+    }
+    if (batch == NULL) {
+        uint64_t offset = shelf_addr_offset(result_address(session_place(id), sequence));
+        memcpy(ret_result, core->regions[0].memory.data + offset, sizeof(*ret_result));
+    }
+}
+
 enum memory { MEMORY_NONE, MEMORY_STORED, MEMORY_GONE };
 
 static enum memory sequence_recall(const struct core *core, const struct session *session, uint64_t sequence,
                                    struct session_result *ret_result) {
-    newest_read(core, result_address(session_place(session->id), sequence), ret_result, sizeof(*ret_result));
+    if (sequence_is_new(session, sequence)) {
+        return MEMORY_NONE;
+    }
+    result_read(core, session->id, sequence, ret_result);
     bool ours =
         ret_result->outcome != SESSION_OUTCOME_NONE && ret_result->index > session_created_index(session->id);
     if (ours && ret_result->sequence == sequence) {
@@ -90,8 +165,11 @@ static void stored_answer(struct core *core, const struct session_result *result
         core_reply(core, &reply);
         return;
     }
-    struct batch *batch = result->index == core->building->index ? core->building : core->log.writing;
-    ASSERT(batch != NULL && batch->index == result->index);
+    struct batch *batch = core->building;
+    while (batch != NULL && batch->index != result->index) {
+        batch = batch->older;
+    }
+    ASSERT(batch != NULL);
     if (batch->reply_count == BATCH_REPLIES_MAX) {
         core->effects->refused = true;
         return;
@@ -100,8 +178,10 @@ static void stored_answer(struct core *core, const struct session_result *result
     *batch_reply_add(batch, token) = reply;
 }
 
-bool session_admits(struct core *core, uint64_t id, uint64_t holder, uint64_t sequence, uint64_t token) {
-    struct session *session = session_for(core, id, holder, token);
+bool session_admits(struct core *core, const struct commit_request *head,
+                    const struct credentials *credentials, uint64_t token) {
+    uint64_t sequence = head->sequence;
+    struct session *session = session_for(core, head->session, head->holder, credentials, token);
     if (session == NULL) {
         return false;
     }
@@ -130,7 +210,7 @@ bool session_admits(struct core *core, uint64_t id, uint64_t holder, uint64_t se
 void session_result_add(struct core *core, struct record_tx *tx, uint64_t id, struct session_result *result) {
     struct session *session = session_find(core, id);
     ASSERT(session != NULL);
-    session->last_sequence = max_u64(session->last_sequence, result->sequence);
+    sequence_note(session, result->sequence);
     if (result->outcome == SESSION_OUTCOME_COMMITTED) {
         session->committed_sequence = max_u64(session->committed_sequence, result->sequence);
     }
@@ -165,26 +245,48 @@ static void session_forget(struct core *core, struct session *session) {
     core->session_count--;
 }
 
-/* A free place; if there is none, the unnamed session that has been idle for longest makes room (at least 10 s idle). */
 #define SESSION_EVICT_IDLE_MS 10000u
-static struct session *session_place_take(struct core *core) {
-    struct session *oldest = NULL;
+#define SESSION_USER_SHARE    3u
+
+/* May it make room for another one? Rather than `than`? */
+static bool session_is_idler(const struct core *core, const struct session *session,
+                             const struct session *than) {
+    uint64_t id = core->building->index << 16 | (uint64_t)(session - core->sessions);
+    return !session->named && session->id != id && /* S4 */
+           core->now_ms - session->last_used_ms >= SESSION_EVICT_IDLE_MS &&
+           (than == NULL || session->last_used_ms < than->last_used_ms);
+}
+
+/* A free place. If there is none, or the user has its share (S6), the unnamed session that has been idle for longest makes room, if
+ * that is long enough: any, or one of the user's. `user` NULL: the node's own program, which has no share. */
+static struct session *session_place_take(struct core *core, const uint32_t *user,
+                                          enum reply_reason *ret_reason) {
+    struct session *room = NULL, *oldest = NULL, *oldest_own = NULL;
+    uint32_t own_count = 0;
     for (uint32_t place = 0; place < SHELF_SESSIONS_MAX; place++) {
         struct session *session = &core->sessions[place];
-        uint64_t id = core->building->index << 16 | place;
-        if (session->id == 0 && session->expired_id != id) { /* S4 */
-            return session;
+        if (session->id == 0) {
+            if (room == NULL && session->expired_id != (core->building->index << 16 | place)) { /* S4 */
+                room = session;
+            }
+            continue;
         }
-        if (session->id != 0 && !session->named && session->id != id &&
-            core->now_ms - session->last_used_ms >= SESSION_EVICT_IDLE_MS &&
-            (oldest == NULL || session->last_used_ms < oldest->last_used_ms)) {
+        bool own = user != NULL && session->owner == *user;
+        own_count += own;
+        if (session_is_idler(core, session, oldest)) {
             oldest = session;
         }
+        if (own && session_is_idler(core, session, oldest_own)) {
+            oldest_own = session;
+        }
     }
-    if (oldest != NULL) {
-        session_forget(core, oldest);
+    bool over = own_count > 0 && own_count >= SESSION_USER_SHARE * (SHELF_SESSIONS_MAX - core->session_count);
+    struct session *session = over ? oldest_own : room != NULL ? room : oldest;
+    if (session != NULL && session->id != 0) {
+        session_forget(core, session);
     }
-    return oldest;
+    *ret_reason = over ? REASON_SESSION_SHARE_USER : REASON_SESSION_TABLE_FULL;
+    return session;
 }
 
 static void session_opened_reply(struct core *core, const struct session *session, uint64_t token) {
@@ -208,31 +310,44 @@ static void session_resume(struct core *core, struct session *session, uint64_t 
     session_opened_reply(core, session, token);
 }
 
-void session_on_open(struct core *core, const struct session_request *request, uint64_t token) {
-    struct session_header header = {
-        .holder = 1, .created_time_ms = core->now_ms, .named = request->name[0] != 0};
+void session_on_open(struct core *core, const struct session_request *request,
+                     const struct credentials *credentials, uint64_t token) {
+    struct session_header header = {.holder = 1,
+                                    .created_time_ms = core->now_ms,
+                                    .named = request->name[0] != 0,
+                                    .owner = credentials ? credentials->user : core->config.user};
     for (size_t i = 0; request->name[i] != 0; i++) {
         header.name[i] = request->name[i];
     }
     size_t bytes = 2 * sizeof(struct record_tx) + 2 * sizeof(struct record_range) + sizeof(header) + 8;
-    if (!admit_has_room(core, token, bytes, 8)) {
+    if (!admit_has_room(core, token, bytes)) {
         return;
     }
     struct session *session = header.named ? session_named(core, header.name) : NULL;
+    if (session != NULL && !rights_owns(credentials, session->owner)) { /* S5 */
+        SOMETIMES(SESSION_DENIED);
+        core_refuse(core, token, SHELF_DENIED, REASON_SESSION_DENIED);
+        return;
+    }
     if (session != NULL) {
         session_resume(core, session, token);
         return;
     }
-    session = session_place_take(core);
+    enum reply_reason reason;
+    session = session_place_take(core, credentials ? &credentials->user : NULL, &reason);
     if (session == NULL) {
-        core_reply_result(core, token, SHELF_NO_SPACE, REASON_SESSION_TABLE_FULL);
+        core_reply_result(core, token, SHELF_NO_SPACE, reason);
         return;
     }
     SOMETIMES(SESSION_OPENED);
     uint32_t place = (uint32_t)(session - core->sessions);
     header.id = core->building->index << 16 | place; /* S4 */
-    *session = (struct session){
-        .id = header.id, .holder = header.holder, .last_used_ms = core->now_ms, .named = header.named != 0};
+    *session = (struct session){.id = header.id,
+                                .holder = header.holder,
+                                .last_used_ms = core->now_ms,
+                                .named = header.named != 0,
+                                .seen = true,
+                                .owner = header.owner};
     memcpy(session->name, header.name, sizeof(header.name));
     core->session_count++;
     struct record_tx *tx = batch_tx_begin(core, 0, 0);
@@ -241,10 +356,11 @@ void session_on_open(struct core *core, const struct session_request *request, u
     session_opened_reply(core, session, token);
 }
 
-void session_on_expire(struct core *core, const struct session_request *request, uint64_t token) {
-    struct session *session = session_for(core, request->session, request->holder, token);
+void session_on_expire(struct core *core, const struct session_request *request,
+                       const struct credentials *credentials, uint64_t token) {
+    struct session *session = session_for(core, request->session, request->holder, credentials, token);
     if (session == NULL ||
-        !admit_has_room(core, token, sizeof(struct record_tx) + sizeof(struct record_range) + 8, 2)) {
+        !admit_has_room(core, token, sizeof(struct record_tx) + sizeof(struct record_range) + 8)) {
         return;
     }
     SOMETIMES(SESSION_EXPIRED_ASKED);
@@ -252,8 +368,23 @@ void session_on_expire(struct core *core, const struct session_request *request,
     batch_reply_add(core->building, token)->receipt.index = core->building->index;
 }
 
-void session_on_outcome(struct core *core, const struct session_request *request, uint64_t token) {
-    struct session *session = session_for(core, request->session, request->holder, token);
+void session_on_keep(struct core *core, const struct session_request *request,
+                     const struct credentials *credentials, uint64_t token) {
+    const struct session *session = session_for(core, request->session, request->holder, credentials, token);
+    if (session == NULL) {
+        return;
+    }
+    const struct reply reply = {.token = token,
+                                .session = session->named ? 0 : session->id,
+                                .holder = session->holder,
+                                .session_last = session->last_sequence,
+                                .session_committed = session->committed_sequence};
+    core_reply(core, &reply);
+}
+
+void session_on_outcome(struct core *core, const struct session_request *request,
+                        const struct credentials *credentials, uint64_t token) {
+    struct session *session = session_for(core, request->session, request->holder, credentials, token);
     if (session == NULL) {
         return;
     }
@@ -269,7 +400,7 @@ void session_on_outcome(struct core *core, const struct session_request *request
     case MEMORY_NONE:
         break;
     }
-    if (!admit_has_room(core, token, sizeof(struct record_tx) + SESSION_RANGE_BYTES_MAX, 4)) {
+    if (!admit_has_room(core, token, sizeof(struct record_tx) + SESSION_RANGE_BYTES_MAX)) {
         return;
     }
     SOMETIMES(SEQUENCE_FENCED);
@@ -292,6 +423,18 @@ void session_on_outcome(struct core *core, const struct session_request *request
 /* ---- Time and recovery --------------------------------------------------------------------------------------------- */
 
 #define SESSION_SCAN_INTERVAL_MS 10000u
+#define SESSION_RETURN_MS        60000u /* clients look for the next node ten times a second */
+
+static bool session_is_over(const struct core *core, const struct session *session) {
+    if (session->id == 0) {
+        return false;
+    }
+    if (session->named) {
+        return core->now_ms - session->last_used_ms >= core->config.session_named_idle_ms;
+    }
+    return core->now_ms - session->last_used_ms >= core->config.session_idle_ms ||
+           (!session->seen && core->now_ms - core->opened_ms >= SESSION_RETURN_MS); /* S7 */
+}
 
 void session_expire_idle(struct core *core) {
     if (core->closing || core->now_ms - core->session_scan_ms < SESSION_SCAN_INTERVAL_MS) {
@@ -300,12 +443,10 @@ void session_expire_idle(struct core *core) {
     core->session_scan_ms = core->now_ms;
     for (uint32_t place = 0; place < SHELF_SESSIONS_MAX; place++) {
         struct session *session = &core->sessions[place];
-        uint64_t idle_max =
-            session->named ? core->config.session_named_idle_ms : core->config.session_idle_ms;
-        if (session->id == 0 || core->now_ms - session->last_used_ms < idle_max) {
+        if (!session_is_over(core, session)) {
             continue;
         }
-        if (batch_room(core, sizeof(struct record_tx) + sizeof(struct record_range) + 8, 2) != ROOM_YES) {
+        if (batch_room(core, sizeof(struct record_tx) + sizeof(struct record_range) + 8) != ROOM_YES) {
             return; /* at a later tick */
         }
         SOMETIMES(SESSION_EXPIRED_IDLE);
@@ -339,6 +480,7 @@ void session_mirror_rebuild(struct core *core) {
         session->id = header.id;
         session->holder = header.holder;
         session->named = header.named != 0;
+        session->owner = header.owner;
         session->last_used_ms = header.created_time_ms;
         memcpy(session->name, header.name, sizeof(session->name));
         for (uint64_t slot = 0; slot < SHELF_SESSION_WINDOW; slot++) {
@@ -349,7 +491,7 @@ void session_mirror_rebuild(struct core *core) {
                 return;
             }
             if (result.outcome != SESSION_OUTCOME_NONE && result.index > session_created_index(header.id)) {
-                session->last_sequence = max_u64(session->last_sequence, result.sequence);
+                sequence_note(session, result.sequence);
                 if (result.outcome == SESSION_OUTCOME_COMMITTED) {
                     session->committed_sequence = max_u64(session->committed_sequence, result.sequence);
                 }

@@ -16,11 +16,15 @@ struct class_shape {
     uint32_t blocks; // of a slab
 };
 
-const struct class_shape *alloc_class_shape(unsigned class);
-unsigned alloc_class_blocks(unsigned class);
-unsigned alloc_class_bitmap_words(unsigned class); // words of its bitmap
+// The shape of a class's slabs: in spans of 64 KiB, or in spans of 4 KiB.
+const struct class_shape *alloc_class_shape(bool small, unsigned class);
+unsigned alloc_shape_bitmap_words(const struct class_shape *shape); // words of its bitmap
+// The shape of this slab; NULL: no slab of its class is as long.
+const struct class_shape *alloc_slab_shape(const struct space *space, const struct span *slab);
 
 // What an allocation of `size` bytes takes up.
-uint64_t alloc_capacity(uint64_t size);
+uint64_t alloc_capacity(bool small, uint64_t size);
+// Do they take up as much, in any region?
+bool alloc_is_same(uint64_t size, uint64_t other_size);
 
 #endif

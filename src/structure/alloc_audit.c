@@ -8,7 +8,7 @@
 
 struct walk {
     struct space space;
-    struct shelf_alloc_audit sums;
+    struct shelf_alloc_sums sums;
     uint64_t free_runs;     // met in the walk, not yet in a list
     uint64_t partial_slabs; // the same
 };
@@ -22,16 +22,16 @@ static shelf_result slab_check(struct walk *walk, const struct span *slab) {
     if (slab->class >= ALLOC_CLASSES || slab->arena >= ARENAS_MAX) {
         return refuse(walk, slab->self, "a slab of no known class or arena");
     }
-    const struct class_shape *shape = alloc_class_shape(slab->class);
-    if (shape->spans == 0 || slab->length != shape->spans) {
+    const struct class_shape *shape = alloc_slab_shape(&walk->space, slab);
+    if (!shape) {
         return refuse(walk, slab->self, "a slab that is not as long as its class");
     }
-    unsigned block_count = alloc_class_blocks(slab->class);
-    unsigned word_count = alloc_class_bitmap_words(slab->class);
+    unsigned block_count = shape->blocks;
+    unsigned word_count = alloc_shape_bitmap_words(shape);
     uint64_t words[64];
     const uint64_t *bitmap = slab->bitmap;
     if (shape->head != 0) {
-        TRY(place_read(walk->space.place, (uint64_t)slab->self << SPAN_SHIFT, words,
+        TRY(place_read(walk->space.place, span_offset(&walk->space, slab->self), words,
                        word_count * sizeof(words[0])));
         bitmap = words;
     }
@@ -48,7 +48,7 @@ static shelf_result slab_check(struct walk *walk, const struct span *slab) {
     uint64_t live = (uint64_t)slab->used * shape->size;
     walk->sums.live += live;
     walk->sums.free += (uint64_t)block_count * shape->size - live;
-    walk->sums.overhead += (slab->length << SPAN_SHIFT) - (uint64_t)block_count * shape->size;
+    walk->sums.overhead += span_offset(&walk->space, slab->length) - (uint64_t)block_count * shape->size;
     walk->sums.blocks_live += slab->used;
     walk->partial_slabs += slab->used < block_count;
     return SHELF_OK;
@@ -71,7 +71,7 @@ static shelf_result interior_check(const struct walk *walk, const struct span *r
 }
 
 static shelf_result run_check(struct walk *walk, const struct span *run, bool after_free) {
-    uint64_t bytes = run->length << SPAN_SHIFT;
+    uint64_t bytes = span_offset(&walk->space, run->length);
     switch (run->kind) {
     case SPAN_RESERVED:
         walk->sums.overhead += bytes;
@@ -122,15 +122,15 @@ struct list {
     unsigned arena, class; // of slabs
 };
 
-static bool list_fits(const struct list *list, const struct span *span) {
+static bool list_fits(const struct space *space, const struct list *list, const struct span *span) {
     if (span->kind != list->kind) {
         return false;
     }
     if (list->kind == SPAN_FREE) {
         return span->length != 0 && run_bin(span->length) == list->bin;
     }
-    return span->arena == list->arena && span->class == list->class &&
-           span->used < alloc_class_blocks(span->class);
+    const struct class_shape *shape = alloc_slab_shape(space, span);
+    return span->arena == list->arena && span->class == list->class && shape && span->used < shape->blocks;
 }
 
 static shelf_result list_check(const struct walk *walk, const struct list *list, uint64_t *left) {
@@ -140,7 +140,7 @@ static shelf_result list_check(const struct walk *walk, const struct list *list,
     while (index != 0) {
         struct span span;
         TRY(span_read(&walk->space, index, &span));
-        if (!list_fits(list, &span)) {
+        if (!list_fits(&walk->space, list, &span)) {
             return refuse(walk, index, "is in a list where it does not belong");
         }
         if (span.prev != prev) {
@@ -184,12 +184,12 @@ static shelf_result lists_check(struct walk *walk) {
     return SHELF_OK;
 }
 
-shelf_result shelf_alloc_audit(shelf_tx *tx, shelf_region region, struct shelf_alloc_audit *ret_audit) {
+shelf_result shelf_alloc_audit(shelf_tx *tx, shelf_region region, struct shelf_alloc_sums *ret_audit) {
     struct walk walk = {0};
     TRY(space_open(tx, region, &walk.space));
     struct shelf_region_info info;
     TRY(shelf_region_info_get(shelf_tx_shelf(tx), region, &info));
-    uint64_t managed = walk.space.span_count << SPAN_SHIFT;
+    uint64_t managed = span_offset(&walk.space, walk.space.span_count);
     if (managed > info.size) {
         return REFUSE(CORRUPT, "region %u: the allocator manages %llu bytes, the region has %llu", region,
                       (unsigned long long)managed, (unsigned long long)info.size);
@@ -197,7 +197,7 @@ shelf_result shelf_alloc_audit(shelf_tx *tx, shelf_region region, struct shelf_a
     TRY(runs_check(&walk));
     TRY(lists_check(&walk));
     // What the region has grown by is free as soon as it is needed, but for less than a span at its end.
-    uint64_t grown = (info.size >> SPAN_SHIFT << SPAN_SHIFT) - managed;
+    uint64_t grown = span_offset(&walk.space, info.size >> walk.space.layout.shift) - managed;
     walk.sums.free += grown;
     walk.sums.overhead += info.size - managed - grown;
     walk.sums.total = info.size;

@@ -10,9 +10,13 @@
 //   64            struct run_bins
 //   4096          struct arena [ARENAS_MAX], 256 bytes apart
 //   8192          struct root_slot [ROOTS_MAX]
-//   65536         span descriptors of spans 0 to 1023
-//   131072        spans that are handed out
-//   2^k * 65536   for k >= 10: span descriptors of spans 2^k to 2^(k+1)-1, one span of them a 1024 spans
+//
+// The rest is divided into spans, of 64 KiB, or of 4 KiB in a region that was small when it was formatted (and may have grown):
+//
+//   64 KiB        4 KiB
+//   65536         40960         descriptors of the first 1024 or 256 spans
+//   131072        57344         spans that are handed out
+//   2^k * 65536   2^k * 4096    for k >= 10, k >= 8: descriptors of spans 2^k to 2^(k+1)-1
 //
 // The descriptors of a range lie at its own beginning, so the tables grow with the region, and the longest run of
 // spans without a table in between is half of the region or more.
@@ -28,14 +32,26 @@
 
 // ---- Region ---------------------------------------------------------------------------------------------------------
 
-#define REGION_MAGIC  0x4e4752464c454853u // "SHELFRGN"
-#define REGION_FORMAT 1u
+#define REGION_MAGIC 0x4e4752464c454853u // "SHELFRGN"
 
-#define SPAN_SIZE      65536u
-#define SPAN_SHIFT     16
-#define SPANS_BASE     1024u // spans whose descriptors lie in span 1
-#define SPANS_RESERVED 2u    // head, arenas and roots; descriptors
-#define SPANS_MAX      ((uint64_t)1 << 24)
+enum region_format {
+    REGION_FORMAT_LARGE = 1, // spans of 64 KiB
+    REGION_FORMAT_SMALL = 2, // spans of 4 KiB
+};
+#define REGION_SMALL_MAX ((uint64_t)4 << 20) // regions below are formatted with small spans
+
+// How the spans lie.
+struct span_layout {
+    unsigned shift;        // a span has 1 << shift bytes
+    uint32_t base;         // spans whose descriptors lie at table_offset
+    uint32_t reserved;     // first spans: head, arenas and roots; descriptors
+    uint32_t table_offset; // of the descriptors
+};
+#define SPAN_LAYOUT_LARGE \
+    ((struct span_layout){.shift = 16, .base = 1024, .reserved = 2, .table_offset = 65536})
+#define SPAN_LAYOUT_SMALL \
+    ((struct span_layout){.shift = 12, .base = 256, .reserved = 14, .table_offset = 40960})
+#define SPANS_MAX ((uint64_t)1 << 24)
 
 #define ARENAS_MAX        16u
 #define ARENA_CLASSES_MAX 48u
@@ -45,7 +61,7 @@
 // Written when the region is formatted and when it has grown, read by everybody.
 struct region_head {
     uint64_t magic;       //  0 REGION_MAGIC
-    uint32_t format;      //  8 REGION_FORMAT
+    uint32_t format;      //  8 enum region_format
     uint32_t arena_count; // 12 arenas in use
     uint64_t span_count;  // 16 spans that the allocator manages: all of the region that it knew of
     uint64_t reserved[5]; // 24 0
@@ -71,7 +87,6 @@ LAYOUT_SIZE_CHECK(struct arena, 256);
 #define RUN_BINS_OFFSET    64u
 #define ARENAS_OFFSET      4096u
 #define ROOTS_OFFSET       8192u
-#define SPAN_TABLE_OFFSET  65536u
 
 enum span_kind {
     SPAN_INTERIOR = 0,  // inside of a run; or never used

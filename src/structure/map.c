@@ -144,135 +144,125 @@ shelf_result map_find(const struct map *map, uint64_t hash, const void *key, siz
 // ---- Get ------------------------------------------------------------------------------------------------------------
 
 // A get goes through three stages, of which the latter two each wait for memory once: segment, bucket, entry. They
-// handle what is usual, without calls: the key is in the first slot of its home bucket that has its tag, the entry is
-// small, nothing is in the way of reading. For everything else they give up, and get_unusual() begins anew.
+// handle what is usual, without calls: the key is in the first slot of its home bucket that has its tag, the entry lies
+// within one page, nothing is in the way of reading. For everything else they give up, and get_unusual() begins anew.
 struct lookup {
     uint64_t hash;
     uint64_t bucket; // offset
-    uint64_t entry;  // offset of the candidate
+    uint64_t entry;  // offset of the candidate; 0: there is no such key, for certain
     unsigned units;  // its size
     bool is_usual;   // has not given up
-    bool is_absent;  // there is no such key, for certain
 };
 
-#define LOOKUP_KEY_MAX 56u // more does not fit into an entry's first line
-// Lines that one key can need: head, directory, bucket, entry, which may begin anywhere.
-#define LOOKUP_LINES (3u + (MAP_UNITS_MAX * MAP_UNIT + 63u) / 64u + 1u)
+// What the transaction keeps of a map, as its memo. Every get begins with it.
+struct lookup_map {
+    uint64_t directory;
+    uint64_t seed;
+    uint64_t shift; // of a hash's upper 63 bits: what is left is the index of its directory entry
+};
 
-INLINE bool window_load(struct tx_window *window, uint64_t offset, uint64_t *ret_word) {
-    uint64_t version;
-    if (!tx_line_open(window, offset, &version)) {
-        return false;
+#define LOOKUP_KEY_MAX   56u
+#define LOOKUP_VALUE_MAX 432u // then no entry is so large that its bucket does not say how large
+_Static_assert((8u + LOOKUP_KEY_MAX + LOOKUP_VALUE_MAX + MAP_UNIT - 1) / MAP_UNIT <= MAP_UNITS_MAX,
+               "see lookup_value()");
+// Lines that one key can need: directory, bucket, entry, which may begin anywhere.
+#define LOOKUP_LINES (2u + (8u + LOOKUP_KEY_MAX + LOOKUP_VALUE_MAX + 63u) / 64u + 1u)
+
+static __attribute__((noinline)) shelf_result map_keep(shelf_tx *tx, shelf_map handle) {
+    struct map map;
+    TRY(map_load(tx, handle, &map));
+    if (map.directory % 16 == 0) {
+        tx_memo_set(tx, &(struct tx_memo){handle.header, {map.directory, map.seed, 63 - map.depth}});
     }
-    *ret_word = shared_load_u64(tx_line_bytes(window, offset));
-    return tx_line_close(window, offset, version);
+    return SHELF_OK;
 }
 
-INLINE bool window_map_load(struct tx_window *window, uint64_t head, struct map *ret_map) {
-    uint64_t version;
-    if (head % 64 != 0 || !tx_line_open(window, head, &version)) {
-        return false;
-    }
-    uint64_t word = shared_load_u64(tx_line_bytes(window, head));
-    ret_map->seed = shared_load_u64(tx_line_bytes(window, head + 8));
-    ret_map->depth = (uint32_t)(word >> 40 & 31);
-    ret_map->directory = word & (((uint64_t)1 << 40) - 1);
-    return tx_line_close(window, head, version) && word >> 45 == MAP_WORD && ret_map->directory % 16 == 0;
+INLINE struct lookup_map map_kept(const shelf_tx *tx) {
+    return (struct lookup_map){tx->memo.words[0], tx->memo.words[1], tx->memo.words[2]};
 }
 
-INLINE bool lookup_segment(struct tx_window *window, const struct map *map, struct lookup *lookup) {
-    uint64_t word;
-    if (!window_load(window, map_directory_offset(map, lookup->hash), &word)) {
+INLINE uint64_t lookup_directory_offset(const struct lookup_map *map, uint64_t hash) {
+    return map->directory + (hash >> 1 >> map->shift) * sizeof(uint64_t);
+}
+
+INLINE bool lookup_segment(struct tx_window *window, const struct lookup_map *map, struct lookup *lookup) {
+    uint64_t offset = lookup_directory_offset(map, lookup->hash);
+    struct tx_piece piece;
+    if (!tx_piece_open(window, offset, &piece)) {
         return false;
     }
-    uint64_t segment = word & (((uint64_t)1 << 48) - 1);
+    uint64_t word = shared_load_u64(tx_bytes(window, offset));
+    // Of a word that is none, lookup_bucket() finds no bucket.
+    uint64_t segment = word & (((uint64_t)1 << 48) - 64);
     lookup->bucket = segment + hash_home(lookup->hash) * sizeof(struct map_bucket);
-    return segment != 0 && segment % 64 == 0 && word >> 48 <= map->depth;
+    return tx_line_close(window, offset, &piece);
 }
 
 INLINE bool lookup_bucket(struct tx_window *window, struct lookup *lookup) {
-    uint64_t version;
-    if (!tx_line_open(window, lookup->bucket, &version)) {
+    struct tx_piece piece;
+    if (!tx_piece_open(window, lookup->bucket, &piece)) {
         return false;
     }
-    const uint8_t *bytes = tx_line_bytes(window, lookup->bucket);
-    uint64_t words[MAP_SLOTS + 1];
-#pragma GCC unroll 8
-    for (unsigned i = 0; i <= MAP_SLOTS; i++) {
-        words[i] = shared_load_u64(bytes + i * sizeof(uint64_t));
+    const uint8_t *bytes = tx_bytes(window, lookup->bucket);
+    map_pair pairs[MAP_PAIRS];
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < MAP_PAIRS; i++) {
+        pairs[i] = shared_load_pair(bytes + i * sizeof(pairs[0]));
     }
-    uint64_t meta = words[MAP_SLOTS];
-    unsigned match = words_match(words, hash_tag(lookup->hash));
-    unsigned slot = match == 0 ? 0 : (unsigned)__builtin_ctz(match);
-    uint64_t word =
-        shared_load_u64(bytes + slot * sizeof(uint64_t)); // again: words[] shall stay in registers
-    if (!tx_line_close(window, lookup->bucket, version) || meta >> 56 != MAP_BUCKET_MARK) {
+    uint64_t match = pairs_match(pairs, hash_tag(lookup->hash));
+    // Words again, from memory: pairs[] shall stay in registers.
+    uint64_t slot = (uint64_t)__builtin_ctzll(match | 1u << MAP_SLOTS);
+    uint64_t word = shared_load_u64(bytes + slot * sizeof(uint64_t));
+    uint64_t meta = shared_load_u64(bytes + MAP_SLOTS * sizeof(uint64_t));
+    if (!tx_line_close(window, lookup->bucket, &piece) || meta >> 56 != MAP_BUCKET_MARK) {
         return false;
     }
     if (__builtin_expect(match == 0, 0)) {
-        lookup->is_absent = meta_away(meta) == 0;
-        return lookup->is_absent;
+        lookup->entry = 0;
+        lookup->units = 0;
+        return meta_away(meta) == 0;
     }
     lookup->entry = slot_entry(word);
-    lookup->units = meta_units(meta, slot);
+    lookup->units = meta_units(meta, (unsigned)slot);
     return lookup->entry != 0;
 }
 
-// Is it the key? By aligned words of the entry, whose last one may reach beyond the key but not beyond the entry.
-INLINE bool key_is(const uint8_t *stored, const unsigned char *key, size_t key_size) {
-    uint64_t differs = 0;
-    size_t at = 0;
-    for (; at + 8 <= key_size; at += 8) {
-        differs |= shared_load_u64(stored + at) ^ hash_load_u64(key + at);
-    }
-    if (at < key_size) {
-        uint64_t rest = 0;
-        memcpy(&rest, key + at, key_size - at);
-        differs |= (shared_load_u64(stored + at) ^ rest) << (8 * (8 - (key_size - at)));
-    }
-    return differs == 0;
+INLINE bool lookup_is_absent(const struct lookup *lookup) {
+    return __builtin_expect(lookup->entry == 0, 0);
 }
 
-// Copies the value, part by part for each line, of an entry with this key.
+// Is it the key?
+INLINE bool key_is(const uint8_t *stored, const unsigned char *key, size_t key_size) {
+    if (__builtin_expect(key_size >= 8, 1)) {
+        return shared_equal(stored, key, key_size);
+    }
+    // An aligned word, which may reach beyond the key but not beyond the unit that it lies in.
+    uint64_t word = shared_load_u64(stored), wanted = 0;
+    memcpy(&wanted, key, key_size);
+    return key_size > 0 && (word ^ wanted) << (8 * (8 - key_size)) == 0;
+}
+
+// Copies the value of an entry with this key. Nothing is read outside of its page, whatever the entry's sizes say; if its
+// bucket says another, get_unusual() finds out what is wrong.
 INLINE bool lookup_value(struct tx_window *window, const struct lookup *lookup, const void *key,
                          size_t key_size, unsigned char *value, size_t value_max, size_t *ret_size) {
     uint64_t offset = lookup->entry;
-    uint64_t line_end = (offset | 63) + 1;
-    uint64_t version;
-    // The whole key is in the first line, and all in an entry of that size.
-    uint64_t value_at = offset + sizeof(struct map_entry) + key_size;
-    if (lookup->units >= MAP_UNITS_MAX || value_at > line_end ||
-        value_at > offset + lookup->units * MAP_UNIT || !tx_line_open(window, offset, &version)) {
+    uint64_t key_at = offset + sizeof(struct map_entry), value_at = key_at + key_size;
+    struct tx_piece piece;
+    if (!tx_piece_open(window, offset, &piece)) { // its first unit is always in one piece
         return false;
     }
-    uint64_t head = shared_load_u64(tx_line_bytes(window, offset));
-    size_t value_size = head >> 32; // as key_size fits, a wrong one is just not equal
-    if ((uint32_t)head != key_size || entry_units(entry_size(key_size, value_size)) != lookup->units ||
-        !key_is(tx_line_bytes(window, offset + sizeof(struct map_entry)), key, key_size)) {
+    uint64_t head = shared_load_u64(tx_bytes(window, offset));
+    size_t value_size = head >> 32;
+    // As the bucket cannot say more than 31 units, value_size is bounded, too.
+    if ((uint32_t)head != key_size || value_size > value_max || value_at + value_size > piece.end ||
+        offset + lookup->units * MAP_UNIT - (value_at + value_size) >= MAP_UNIT ||
+        !key_is(tx_bytes(window, key_at), key, key_size)) {
         return false;
     }
-    size_t left = value_size < value_max ? value_size : value_max;
-    size_t part = line_end - value_at < left ? line_end - value_at : left;
-    if (part > 0) {
-        shared_copy(value, tx_line_bytes(window, value_at), part);
-    }
-    if (!tx_line_close(window, offset, version)) {
-        return false;
-    }
-    for (uint64_t at = line_end; left > part; at += 64) {
-        left -= part;
-        value += part;
-        part = left < 64 ? left : 64;
-        if (!tx_line_open(window, at, &version)) {
-            return false;
-        }
-        shared_copy(value, tx_line_bytes(window, at), part);
-        if (!tx_line_close(window, at, version)) {
-            return false;
-        }
-    }
+    shared_copy_any(value, tx_bytes(window, value_at), value_size);
     *ret_size = value_size;
-    return true;
+    return tx_piece_close(window, offset, value_at + value_size, &piece);
 }
 
 static __attribute__((noinline)) shelf_result get_unusual(shelf_tx *tx, shelf_map handle, const void *key,
@@ -285,7 +275,7 @@ static __attribute__((noinline)) shelf_result get_unusual(shelf_tx *tx, shelf_ma
     if (key_size - 1 >= MAP_KEY_MAX) {
         return SHELF_NOT_FOUND;
     }
-    TRY(map_find(&map, map_hash(&map, key, key_size), key, key_size, &spot, &entry));
+    TRY(map_find(&map, map_hash(map.seed, key, key_size), key, key_size, &spot, &entry));
     TRY(value_copy(&map, &entry, value, value_max));
     *ret_size = entry.value_size;
     return SHELF_OK;
@@ -294,16 +284,18 @@ static __attribute__((noinline)) shelf_result get_unusual(shelf_tx *tx, shelf_ma
 shelf_result shelf_map_get(shelf_tx *tx, shelf_map handle, const void *key, size_t key_size, void *value,
                            size_t value_max, size_t *ret_size) {
     struct tx_window window;
-    struct map map;
-    if (key_size <= LOOKUP_KEY_MAX && tx_window_open(tx, shelf_addr_region(handle.header), &window) &&
-        tx_window_has_room(&window, LOOKUP_LINES) &&
-        window_map_load(&window, shelf_addr_offset(handle.header), &map)) {
-        struct lookup lookup = {.hash = map_hash(&map, key, key_size)};
+    if (__builtin_expect(tx->memo.address != handle.header, 0) && tx_memo_allowed(tx)) {
+        TRY(map_keep(tx, handle));
+    }
+    if (key_size <= LOOKUP_KEY_MAX && tx_window_open(tx, handle.header, LOOKUP_LINES, &window)) {
+        struct lookup_map map = map_kept(tx);
+        struct lookup lookup = {.hash = map_hash(map.seed, key, key_size)};
         size_t size = 0;
         if (lookup_segment(&window, &map, &lookup) && lookup_bucket(&window, &lookup) &&
-            (lookup.is_absent || lookup_value(&window, &lookup, key, key_size, value, value_max, &size)) &&
+            (lookup_is_absent(&lookup) ||
+             lookup_value(&window, &lookup, key, key_size, value, value_max, &size)) &&
             tx_window_close(&window)) {
-            if (__builtin_expect(lookup.is_absent, 0)) {
+            if (lookup_is_absent(&lookup)) {
                 return SHELF_NOT_FOUND;
             }
             *ret_size = size;
@@ -320,15 +312,15 @@ shelf_result shelf_map_get(shelf_tx *tx, shelf_map handle, const void *key, size
 #define MANY                  32u
 #define DIRECTORY_DEPTH_SMALL 12u // 32 KiB stay in the caches by themselves
 
-static void many_segments(struct tx_window *window, const struct map *map, const struct shelf_map_item *items,
-                          struct lookup *lookups, size_t count) {
+static void many_segments(struct tx_window *window, const struct lookup_map *map,
+                          const struct shelf_map_item *items, struct lookup *lookups, size_t count) {
     for (size_t index = 0; index < count; index++) {
         const struct shelf_map_item *item = &items[index];
         bool is_usual = item->key_size <= LOOKUP_KEY_MAX;
         lookups[index] = (struct lookup){.is_usual = is_usual};
-        lookups[index].hash = is_usual ? map_hash(map, item->key, item->key_size) : 0;
-        if (map->depth > DIRECTORY_DEPTH_SMALL) {
-            tx_line_prefetch(window, map_directory_offset(map, lookups[index].hash));
+        lookups[index].hash = is_usual ? map_hash(map->seed, item->key, item->key_size) : 0;
+        if (map->shift < 63 - DIRECTORY_DEPTH_SMALL) {
+            tx_line_prefetch(window, lookup_directory_offset(map, lookups[index].hash));
         }
     }
     for (size_t index = 0; index < count; index++) {
@@ -357,9 +349,9 @@ static void many_values(struct tx_window *window, struct lookup *lookups, struct
         struct shelf_map_item *item = &items[index];
         lookup->is_usual =
             lookup->is_usual && tx_window_has_room(window, LOOKUP_LINES) &&
-            (lookup->is_absent || lookup_value(window, lookup, item->key, item->key_size, item->value,
-                                               item->value_max, &item->value_size));
-        item->result = lookup->is_absent ? SHELF_NOT_FOUND : SHELF_OK;
+            (lookup_is_absent(lookup) || lookup_value(window, lookup, item->key, item->key_size, item->value,
+                                                      item->value_max, &item->value_size));
+        item->result = lookup_is_absent(lookup) ? SHELF_NOT_FOUND : SHELF_OK;
     }
 }
 
@@ -367,12 +359,10 @@ static void many_values(struct tx_window *window, struct lookup *lookups, struct
 static bool many_lookup(shelf_tx *tx, shelf_map handle, struct shelf_map_item *items, struct lookup *lookups,
                         size_t count) {
     struct tx_window window;
-    struct map map;
-    if (!tx_window_open(tx, shelf_addr_region(handle.header), &window) ||
-        !tx_window_has_room(&window, LOOKUP_LINES) ||
-        !window_map_load(&window, shelf_addr_offset(handle.header), &map)) {
+    if (!tx_window_open(tx, handle.header, LOOKUP_LINES, &window)) {
         return false;
     }
+    struct lookup_map map = map_kept(tx);
     many_segments(&window, &map, items, lookups, count);
     many_buckets(&window, lookups, count);
     many_values(&window, lookups, items, count);
@@ -380,8 +370,9 @@ static bool many_lookup(shelf_tx *tx, shelf_map handle, struct shelf_map_item *i
 }
 
 shelf_result shelf_map_get_many(shelf_tx *tx, shelf_map handle, struct shelf_map_item *items, size_t count) {
-    struct map map; // with no keys at all, too, the map must be one
-    TRY(map_load(tx, handle, &map));
+    if (tx->memo.address != handle.header) {
+        TRY(map_keep(tx, handle)); // with no keys at all, too, the map must be one
+    }
     for (size_t done = 0; done < count;) {
         struct lookup lookups[MANY];
         size_t batch = count - done < MANY ? count - done : MANY;

@@ -55,8 +55,8 @@ struct spot {
 // Long keys are hashed piece by piece, each with the hash before it as its seed, so that a stored key can be hashed
 // without having all of it in memory.
 #define MAP_KEY_PIECE 256u
-INLINE uint64_t map_hash(const struct map *map, const void *key, size_t key_size) {
-    uint64_t hash = map->seed;
+INLINE uint64_t map_hash(uint64_t seed, const void *key, size_t key_size) {
+    uint64_t hash = seed;
     const unsigned char *bytes = key;
     for (; __builtin_expect(key_size > MAP_KEY_PIECE, 0); key_size -= MAP_KEY_PIECE, bytes += MAP_KEY_PIECE) {
         hash = hash_bytes(hash, bytes, MAP_KEY_PIECE);
@@ -97,23 +97,21 @@ static inline unsigned meta_away(uint64_t meta) {
 }
 #define META_AWAY_ONE ((uint64_t)1 << 49)
 
+// A bucket as vectors, the last of which has the meta word.
+#define MAP_PAIRS ((MAP_SLOTS + 1) / 2)
+typedef uint64_t map_pair __attribute__((vector_size(16)));
+
 // Bit s: slot s has this tag. Empty slots count as tag 0. Without branches, as nothing can predict them: so the
-// processor goes on to the entry, and to what comes after, while the bucket is still on its way from memory. For the same
-// reason the words come by value: a vector that is loaded over words just stored has to wait until they have left the
-// store buffer, and with them everything before.
-static inline __attribute__((always_inline)) unsigned words_match(const uint64_t words[MAP_SLOTS + 1],
+// processor goes on to the entry, and to what comes after, while the bucket is still on its way from memory.
+static inline __attribute__((always_inline)) unsigned pairs_match(const map_pair pairs[MAP_PAIRS],
                                                                   uint64_t tag) {
 #ifdef __SSE2__
-    __m128 pairs[4];
-#pragma GCC unroll 4
-    for (unsigned pair = 0; pair < 4; pair++) {
-        pairs[pair] =
-            _mm_castsi128_ps(_mm_set_epi64x((long long)words[2 * pair + 1], (long long)words[2 * pair]));
-    }
     __m128i wanted = _mm_set1_epi32((int)tag);
     // The upper halves of four slots each, without their lower 4 bits, are the tags.
-    __m128i low = _mm_castps_si128(_mm_shuffle_ps(pairs[0], pairs[1], _MM_SHUFFLE(3, 1, 3, 1)));
-    __m128i high = _mm_castps_si128(_mm_shuffle_ps(pairs[2], pairs[3], _MM_SHUFFLE(3, 1, 3, 1)));
+    __m128i low =
+        _mm_castps_si128(_mm_shuffle_ps((__m128)pairs[0], (__m128)pairs[1], _MM_SHUFFLE(3, 1, 3, 1)));
+    __m128i high =
+        _mm_castps_si128(_mm_shuffle_ps((__m128)pairs[2], (__m128)pairs[3], _MM_SHUFFLE(3, 1, 3, 1)));
     low = _mm_cmpeq_epi32(_mm_srli_epi32(low, 4), wanted);
     high = _mm_cmpeq_epi32(_mm_srli_epi32(high, 4), wanted);
     __m128i matches = _mm_packs_epi32(low, high);
@@ -121,16 +119,16 @@ static inline __attribute__((always_inline)) unsigned words_match(const uint64_t
 #else
     unsigned match = 0;
     for (unsigned slot = 0; slot < MAP_SLOTS; slot++) {
-        match |= (unsigned)(slot_tag(words[slot]) == tag) << slot;
+        match |= (unsigned)(slot_tag(pairs[slot / 2][slot % 2]) == tag) << slot;
     }
     return match;
 #endif
 }
 
 static inline unsigned bucket_match(const struct map_bucket *bucket, uint64_t tag) {
-    uint64_t words[MAP_SLOTS + 1];
-    memcpy(words, bucket, sizeof(words));
-    return words_match(words, tag);
+    map_pair pairs[MAP_PAIRS];
+    memcpy(pairs, bucket, sizeof(pairs));
+    return pairs_match(pairs, tag);
 }
 
 static inline uint64_t entry_size(uint64_t key_size, uint64_t value_size) {

@@ -244,7 +244,7 @@ static shelf_result entry_replace(const struct map *map, struct spot *spot, cons
     uint64_t size = entry_size(item->key_size, item->value_size);
     unsigned distance = meta_distance(spot->bucket.meta, spot->slot);
     uint64_t meta = meta_set(spot->bucket.meta, spot->slot, entry_units(size), distance);
-    bool in_place = alloc_capacity(size) == alloc_capacity(size_before);
+    bool in_place = alloc_is_same(size, size_before);
     if (!in_place) {
         uint64_t offset;
         TRY(place_alloc(map->place, size, &offset));
@@ -338,7 +338,7 @@ shelf_result shelf_map_put(shelf_tx *tx, shelf_map handle, const void *key, size
     struct entry entry;
     struct item item = {key, key_size, value, value_size};
     TRY(map_load(tx, handle, &map));
-    uint64_t hash = map_hash(&map, key, key_size);
+    uint64_t hash = map_hash(map.seed, key, key_size);
     shelf_result result = map_find(&map, hash, key, key_size, &spot, &entry);
     if (result == SHELF_NOT_FOUND) {
         return entry_insert(&map, hash, &item);
@@ -370,7 +370,7 @@ shelf_result shelf_map_delete(shelf_tx *tx, shelf_map handle, const void *key, s
     if (key_size - 1 >= MAP_KEY_MAX) {
         return SHELF_NOT_FOUND;
     }
-    TRY(map_find(&map, map_hash(&map, key, key_size), key, key_size, &spot, &entry));
+    TRY(map_find(&map, map_hash(map.seed, key, key_size), key, key_size, &spot, &entry));
     unsigned distance = meta_distance(spot.bucket.meta, spot.slot);
     spot.bucket.slots[spot.slot] = 0;
     spot.bucket.meta = meta_set(spot.bucket.meta, spot.slot, 0, 0);

@@ -2,7 +2,7 @@
 //
 // The spans of a formatted region.
 //
-// A region is divided into spans of 64 KiB, each with a descriptor of one line. Spans are handed out in runs; what is
+// A region is divided into spans of 64 KiB, a small one of 4 KiB, each with a descriptor of one line. Spans are handed out in runs; what is
 // free is kept in runs as long as possible, with a descriptor at either end, so that a run which is given back finds its
 // neighbours in two reads. Free runs are in lists by length, four bins a doubling.
 //
@@ -15,6 +15,8 @@
 // I4. A free run is in the list of the bin of its length, and the bin's bit is set exactly if the list is not empty.
 
 #include "structure/space.h"
+
+#define ARENA_REGION_BYTES ((uint64_t)2 << 20) // of the region, for each arena
 
 shelf_result link_refuse(struct place place, shelf_result result, uint64_t offset, size_t size) {
     if (result != SHELF_INVALID) {
@@ -30,12 +32,12 @@ static unsigned log2_floor(uint64_t value) {
     return 63u - (unsigned)__builtin_clzll(value);
 }
 
-uint64_t span_descriptor_offset(uint64_t index) {
-    if (index < SPANS_BASE) {
-        return SPAN_TABLE_OFFSET + index * sizeof(struct span);
+uint64_t span_descriptor_offset(const struct span_layout *layout, uint64_t index) {
+    if (index < layout->base) {
+        return layout->table_offset + index * sizeof(struct span);
     }
     uint64_t table = (uint64_t)1 << log2_floor(index);
-    return (table << SPAN_SHIFT) + (index - table) * sizeof(struct span);
+    return (table << layout->shift) + (index - table) * sizeof(struct span);
 }
 
 shelf_result span_read(const struct space *space, uint64_t index, struct span *ret_span) {
@@ -43,7 +45,7 @@ shelf_result span_read(const struct space *space, uint64_t index, struct span *r
         return REFUSE(CORRUPT, "region %u: a link to span %llu, but there are only %llu", space->place.region,
                       (unsigned long long)index, (unsigned long long)space->span_count);
     }
-    TRY(place_read(space->place, span_descriptor_offset(index), ret_span, sizeof(*ret_span)));
+    TRY(place_read(space->place, span_descriptor_offset(&space->layout, index), ret_span, sizeof(*ret_span)));
     if (ret_span->kind > SPAN_SLAB_REST || (ret_span->kind != SPAN_INTERIOR && ret_span->self != index)) {
         return REFUSE(CORRUPT, "region %u: the descriptor of span %llu is none", space->place.region,
                       (unsigned long long)index);
@@ -52,7 +54,7 @@ shelf_result span_read(const struct space *space, uint64_t index, struct span *r
 }
 
 shelf_result span_write(const struct space *space, uint64_t index, const struct span *span) {
-    return place_write(space->place, span_descriptor_offset(index), span, sizeof(*span));
+    return place_write(space->place, span_descriptor_offset(&space->layout, index), span, sizeof(*span));
 }
 
 shelf_result span_clear(const struct space *space, uint64_t index) {
@@ -254,16 +256,17 @@ shelf_result space_open(shelf_tx *tx, shelf_region region, struct space *ret_spa
         return REFUSE(INVALID, "region %u is not formatted: call shelf_format() in its first transaction",
                       region);
     }
-    if (head.format != REGION_FORMAT) {
-        return REFUSE(FORMAT, "region %u has format %u, this program knows %u", region, head.format,
-                      REGION_FORMAT);
+    if (head.format != REGION_FORMAT_LARGE && head.format != REGION_FORMAT_SMALL) {
+        return REFUSE(FORMAT, "region %u has format %u, this program knows up to %u", region, head.format,
+                      REGION_FORMAT_SMALL);
     }
-    if (head.arena_count == 0 || head.arena_count > ARENAS_MAX || head.span_count < SPANS_RESERVED ||
+    struct span_layout layout = head.format == REGION_FORMAT_SMALL ? SPAN_LAYOUT_SMALL : SPAN_LAYOUT_LARGE;
+    if (head.arena_count == 0 || head.arena_count > ARENAS_MAX || head.span_count < layout.reserved ||
         head.span_count > SPANS_MAX) {
         return REFUSE(CORRUPT, "region %u: its head counts %u arenas and %llu spans", region,
                       head.arena_count, (unsigned long long)head.span_count);
     }
-    *ret_space = (struct space){place, head.arena_count, head.span_count};
+    *ret_space = (struct space){place, head.arena_count, head.span_count, layout};
     return SHELF_OK;
 }
 
@@ -277,8 +280,8 @@ static shelf_result reserve(const struct space *space, uint64_t first, uint64_t 
 static shelf_result space_extend(struct space *space, uint64_t count) {
     while (space->span_count < count) {
         uint64_t first = space->span_count;
-        if (first >= SPANS_BASE && (first & (first - 1)) == 0) {
-            uint64_t table_spans = first / SPANS_BASE;
+        if (first >= space->layout.base && (first & (first - 1)) == 0) {
+            uint64_t table_spans = spans_of(space, first * sizeof(struct span));
             if (first + table_spans >= count) {
                 break;
             }
@@ -286,42 +289,44 @@ static shelf_result space_extend(struct space *space, uint64_t count) {
             TRY(reserve(space, first, table_spans));
             first += table_spans;
         }
-        uint64_t range_end = first < SPANS_BASE ? SPANS_BASE : (uint64_t)2 << log2_floor(first);
+        uint64_t range_end =
+            first < space->layout.base ? space->layout.base : (uint64_t)2 << log2_floor(first);
         uint64_t end = count < range_end ? count : range_end;
         space->span_count = end;
         TRY(run_release(space, first, end - first));
     }
     // A small region would be used up by slabs of many arenas, each with little in it.
-    uint64_t arenas = space->span_count / 32;
+    uint64_t arenas = span_offset(space, space->span_count) / ARENA_REGION_BYTES;
     space->arena_count = arenas < 1 ? 1 : arenas > ARENAS_MAX ? ARENAS_MAX : (uint32_t)arenas;
     struct region_head head = {.magic = REGION_MAGIC,
-                               .format = REGION_FORMAT,
+                               .format = space->layout.shift == SPAN_LAYOUT_SMALL.shift ? REGION_FORMAT_SMALL
+                                                                                        : REGION_FORMAT_LARGE,
                                .arena_count = space->arena_count,
                                .span_count = space->span_count};
     return place_write(space->place, REGION_HEAD_OFFSET, &head, sizeof(head));
 }
 
-static shelf_result region_span_count(struct place place, uint64_t *ret_count) {
-    struct shelf_region_info info;
-    TRY(shelf_region_info_get(shelf_tx_shelf(place.tx), place.region, &info));
-    uint64_t count = info.size >> SPAN_SHIFT;
-    *ret_count = count < SPANS_MAX ? count : SPANS_MAX;
-    return SHELF_OK;
-}
-
 shelf_result space_grow(struct space *space, bool *ret_grown) {
-    uint64_t count;
-    TRY(region_span_count(space->place, &count));
+    struct shelf_region_info info;
+    TRY(shelf_region_info_get(shelf_tx_shelf(space->place.tx), space->place.region, &info));
+    uint64_t count = info.size >> space->layout.shift;
     uint64_t count_before = space->span_count;
     if (count > count_before) {
-        TRY(space_extend(space, count));
+        TRY(space_extend(space, count < SPANS_MAX ? count : SPANS_MAX));
     }
     *ret_grown = space->span_count > count_before;
     return SHELF_OK;
 }
 
+// Small spans for a small region, where each slab of 64 KiB would be much; unless it may grow beyond as many as there can be.
+static struct span_layout layout_choose(const struct shelf_region_info *info) {
+    bool small = info->size < REGION_SMALL_MAX && info->size_max <= SPANS_MAX << SPAN_LAYOUT_SMALL.shift;
+    return small ? SPAN_LAYOUT_SMALL : SPAN_LAYOUT_LARGE;
+}
+
 shelf_result shelf_format(shelf_tx *tx, shelf_region region) {
     struct place place = {tx, region};
+    struct shelf_region_info info;
     uint64_t magic;
     TRY(place_read(place, REGION_HEAD_OFFSET, &magic, sizeof(magic)));
     if (magic != 0) {
@@ -329,13 +334,14 @@ shelf_result shelf_format(shelf_tx *tx, shelf_region region) {
                    ? REFUSE(EXISTS, "region %u is formatted already", region)
                    : REFUSE(INVALID, "region %u holds other data: only a new one can be formatted", region);
     }
-    uint64_t count;
-    TRY(region_span_count(place, &count));
-    if (count <= SPANS_RESERVED) {
-        return REFUSE(NO_SPACE, "region %u is too small to be formatted: it needs %u bytes or more", region,
-                      (SPANS_RESERVED + 1) * SPAN_SIZE);
+    TRY(shelf_region_info_get(shelf_tx_shelf(tx), region, &info));
+    struct space space = {place, 1, 0, layout_choose(&info)};
+    uint64_t count = info.size >> space.layout.shift;
+    if (count <= space.layout.reserved) {
+        return REFUSE(NO_SPACE, "region %u is too small to be formatted: it needs %llu bytes or more", region,
+                      (unsigned long long)span_offset(&space, space.layout.reserved + 1));
     }
-    struct space space = {place, 1, SPANS_RESERVED};
-    TRY(reserve(&space, 0, SPANS_RESERVED));
-    return space_extend(&space, count);
+    space.span_count = space.layout.reserved;
+    TRY(reserve(&space, 0, space.layout.reserved));
+    return space_extend(&space, count < SPANS_MAX ? count : SPANS_MAX);
 }

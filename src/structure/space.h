@@ -15,6 +15,7 @@ struct space {
     struct place place;
     uint32_t arena_count;
     uint64_t span_count;
+    struct span_layout layout;
 };
 
 // INVALID: not formatted. FORMAT: by a newer version.
@@ -23,7 +24,17 @@ shelf_result space_open(shelf_tx *tx, shelf_region region, struct space *ret_spa
 // Takes over what the region has grown by since; `ret_grown` tells whether that was anything.
 shelf_result space_grow(struct space *space, bool *ret_grown);
 
-uint64_t span_descriptor_offset(uint64_t index);
+static inline uint64_t span_offset(const struct space *space, uint64_t index) {
+    return index << space->layout.shift;
+}
+static inline uint64_t span_size(const struct space *space) {
+    return (uint64_t)1 << space->layout.shift;
+}
+// Spans that hold so many bytes.
+static inline uint64_t spans_of(const struct space *space, uint64_t size) {
+    return (size + span_size(space) - 1) >> space->layout.shift;
+}
+uint64_t span_descriptor_offset(const struct span_layout *layout, uint64_t index);
 shelf_result span_read(const struct space *space, uint64_t index, struct span *ret_span);
 shelf_result span_write(const struct space *space, uint64_t index, const struct span *span);
 shelf_result span_clear(const struct space *space, uint64_t index); // makes it interior

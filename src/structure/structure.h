@@ -12,7 +12,7 @@
 #ifndef SHELF_STRUCTURE_STRUCTURE_H
 #define SHELF_STRUCTURE_STRUCTURE_H
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "shelf.h"
 
 #define TRY(call)                                          \

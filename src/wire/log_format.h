@@ -80,6 +80,21 @@ struct record_range {
 };
 _Static_assert(sizeof(struct record_range) == 16, "format");
 
+/* The file `promise`, of a node of a cluster: two blocks of PROMISE_BLOCK_SIZE, written in turn: the highest epoch that it
+ * has promised to acknowledge nothing below of. */
+#define PROMISE_MAGIC      0x4d4f5250464c4853ull /* "SHLFPROM" */
+#define PROMISE_BLOCK_SIZE 4096u
+struct promise_block {
+    uint64_t magic;
+    uint32_t crc; /* CRC32C of this struct with crc as zero */
+    uint16_t format;
+    uint16_t group;
+    uint8_t shelf_id[16];
+    uint64_t epoch; /* the higher one is the newer */
+    uint64_t reserved[3];
+};
+_Static_assert(sizeof(struct promise_block) == 64, "format");
+
 /* The file `hint`: two blocks of one alignment unit, written in turn: the commit index when the node is idle. */
 #define HINT_MAGIC 0x544e48464c454853ull /* "SHELFHNT" */
 struct hint_block {

@@ -22,6 +22,8 @@ enum request_kind {
     REQUEST_REGION_CREATE = 5,   /* region_request */
     REQUEST_REGION_GROW = 6,
     REQUEST_REGION_DROP = 7,
+    REQUEST_REGION_ACCESS = 8, /* region_request: owner, group, mode; SHELF_KEEP leaves one as it is */
+    REQUEST_SESSION_KEEP = 9,  /* session_request: it is in use, under this node, too */
 };
 
 struct request_header {
@@ -44,12 +46,13 @@ struct commit_request {
     uint64_t holder;   /* the opening that the client knows */
     uint64_t sequence; /* from 1 */
     uint64_t index;    /* read at */
+    uint64_t epoch;    /* of the image that it was read in; counts if there are lines */
     uint32_t line_count;
     uint32_t operation_count;
     uint32_t range_count;
     uint32_t ranges_size; /* bytes */
 };
-_Static_assert(sizeof(struct commit_request) == 56, "format");
+_Static_assert(sizeof(struct commit_request) == 64, "format");
 
 struct session_request {
     struct request_header header;
@@ -61,7 +64,7 @@ struct session_request {
 
 struct region_request {
     struct request_header header;
-    uint32_t region; /* GROW, DROP */
+    uint32_t region; /* GROW, DROP, ACCESS */
     uint32_t owner, group, mode;
     uint64_t size;
     uint64_t size_max;
@@ -74,7 +77,7 @@ struct reply {
     uint32_t result; /* shelf_result */
     uint32_t reason; /* enum reply_reason: which of several causes */
     struct shelf_receipt receipt;
-    uint64_t session; /* SESSION_OPEN */
+    uint64_t session; /* SESSION_OPEN; SESSION_KEEP: 0 if it has a name */
     uint64_t holder;
     uint64_t session_last; /* highest sequence that has committed or was fenced: new ones begin after it */
     uint64_t session_committed; /* highest that has committed */
@@ -82,30 +85,38 @@ struct reply {
 };
 
 /* X(name, sentence): the particular cause behind a result, for shelf_detail(). */
-#define REPLY_REASON_LIST(X)                                                                     \
-    X(NONE, "")                                                                                  \
-    X(CERTIFY, "a line that was read has changed since")                                         \
-    X(REQUEST_MALFORMED, "the request's counts and sizes do not add up")                         \
-    X(REQUEST_RANGE, "a write lies outside of its region, or the region does not exist")         \
-    X(REQUEST_SYSTEM, "the system region belongs to the node")                                   \
-    X(REQUEST_TOO_LARGE, "the encoded transaction is over 24 MiB; write fewer or larger pieces") \
-    X(SESSION_UNKNOWN, "the session has expired")                                                \
-    X(SESSION_FENCED, "the session was resumed by a newer holder")                               \
-    X(SESSION_WINDOW, "the sequence is below the window of 64 remembered results")               \
-    X(SESSION_TABLE_FULL, "all 1024 places of the table of sessions are in use")                 \
-    X(SEQUENCE_FENCED, "the sequence was asked for before it committed, and fenced")             \
-    X(REGION_NAME, "a region of that name exists already")                                       \
-    X(REGION_UNKNOWN, "there is no such region")                                                 \
-    X(REGION_TABLE_FULL, "all 1024 places of the catalog of regions are in use")                 \
-    X(REGION_NUMBERS_FULL,                                                                       \
-      "all 65534 region numbers of this shelf have been used; dump and load into a new one")     \
-    X(REGION_SIZE, "the size is 0, or over the region's growth limit")                           \
-    X(REGION_BUSY, "another change of the catalog is under way")                                 \
-    X(DISK_FULL, "the disk has no space for the files of the region")                            \
-    X(LOG_FULL, "the log has no space left: the disk is full, or checkpoints do not keep up")    \
-    X(NODE_STOPPED, "the node has stopped after a failure of its disk")                          \
-    X(NODE_NOT_READY, "the node is still recovering")                                            \
-    X(MEMORY, "the system refused memory for the region")
+#define REPLY_REASON_LIST(X)                                                                               \
+    X(NONE, "")                                                                                            \
+    X(CERTIFY, "a line that was read has changed since")                                                   \
+    X(REQUEST_MALFORMED, "the request's counts and sizes do not add up")                                   \
+    X(REQUEST_RANGE, "a write lies outside of its region, or the region does not exist")                   \
+    X(REQUEST_SYSTEM, "the system region belongs to the node")                                             \
+    X(REQUEST_TOO_LARGE, "the encoded transaction is over 24 MiB; write fewer or larger pieces")           \
+    X(SESSION_UNKNOWN, "the session has expired")                                                          \
+    X(SESSION_FENCED, "the session was resumed by a newer holder")                                         \
+    X(SESSION_WINDOW, "the sequence is below the window of 64 remembered results")                         \
+    X(SESSION_TABLE_FULL, "all 1024 places of the table of sessions are in use")                           \
+    X(SEQUENCE_FENCED, "the sequence was asked for before it committed, and fenced")                       \
+    X(REGION_NAME, "a region of that name exists already")                                                 \
+    X(REGION_UNKNOWN, "there is no such region")                                                           \
+    X(REGION_TABLE_FULL, "all 1024 places of the catalog of regions are in use")                           \
+    X(REGION_NUMBERS_FULL,                                                                                 \
+      "all 65534 region numbers of this shelf have been used; dump and load into a new one")               \
+    X(REGION_SIZE, "the size is 0, or over the region's growth limit")                                     \
+    X(REGION_BUSY, "another change of the catalog is under way")                                           \
+    X(DISK_FULL, "the disk has no space for the files of the region")                                      \
+    X(LOG_FULL, "the log has no space left: the disk is full, or checkpoints do not keep up")              \
+    X(NODE_STOPPED, "the node has stopped after a failure of its disk")                                    \
+    X(NODE_NOT_READY, "the node is still recovering")                                                      \
+    X(MEMORY, "the system refused memory for the region")                                                  \
+    X(DENIED, "owner, group and mode of the region do not allow it")                                       \
+    X(SESSION_DENIED, "the session belongs to another user")                                               \
+    X(SESSION_SHARE_USER,                                                                                  \
+      "the user has as many sessions as one may have; what is free of the table is for others")            \
+    X(SESSION_SHARE_PROGRAM,                                                                               \
+      "the program has as many unnamed sessions as one may have; what is free of the table is for others") \
+    X(NOT_PRIMARY, "another node is the primary, or none is at the moment")                                \
+    X(PRIMARY_LOST, "the node lost the lead before it was known whether others have the record")
 
 enum reply_reason {
 #define X(name, text) REASON_##name,

@@ -54,7 +54,9 @@ struct session_header {
     uint64_t holder; /* counts the openings: an older holder is fenced */
     uint64_t created_time_ms;
     uint64_t named; /* 1: the name counts */
-    uint64_t reserved[4];
+    uint32_t owner; /* user who opened it first; 0 in shelves that are older than this field */
+    uint32_t reserved_owner;
+    uint64_t reserved[3];
     char name[64];
 };
 _Static_assert(sizeof(struct session_header) == 2 * LINE_SIZE, "format");

@@ -19,6 +19,7 @@
 
 #include "core/io.h"
 #include "shelf.h"
+#include "wire/image.h"
 
 #define WORLD_TEXT_MAX 256u /* bytes of a sentence that says what went wrong, with the NUL */
 
@@ -27,6 +28,7 @@ struct world;
 struct world_options {
     bool create;       /* make the directory if there is none */
     bool exclusive;    /* with create: EXISTS if there is a shelf */
+    bool alone;        /* says in the lock that nobody can attach to this node */
     bool alias_single; /* readers and the core use one mapping (race detectors need to see one address) */
     shelf_backend backend;
 };
@@ -35,6 +37,12 @@ struct world_options {
  * DENIED, UNAVAILABLE (no io_uring), NO_SPACE, NO_MEMORY, INVALID, IO. */
 shelf_result world_open(const char *path, const struct world_options *options, struct world **ret_world,
                         char ret_text[WORLD_TEXT_MAX]);
+/* Does the directory belong to a node that was opened `alone`? */
+bool world_is_alone(const char *path);
+/* A directory that a daemon keeps: a file in it says so, also while the daemon is away. Who opens it waits for the daemon. */
+bool world_has_daemon(const char *path);
+/* Says so from now on. After a failure errno says why. */
+bool world_daemon_mark(const char *path);
 /* No io may be under way, no queue open. Pointers from IO_MAP end here. */
 void world_close(struct world *world);
 
@@ -48,13 +56,26 @@ const char *world_error(const struct world *world);
 
 uint64_t world_clock_ms(void);     /* wall clock */
 uint64_t world_monotonic_ns(void); /* never goes back */
+uint64_t world_thread_ns(void);    /* how long this thread has run; a system call */
 void world_random_fill(void *bytes, size_t size);
 
 /* Does somebody copy the checkpoint's files right now (shared lock on `checkpoint.lock`)? Two system calls. */
 bool world_checkpoint_held(struct world *world);
 
-/* Removes the files of regions that are not known any more. */
+/* Is `fd`, the lowest number that was free, one of the last that this process may have? Those are left to the node, which has to
+ * open files for checkpoints and for the log, and would have to stop without. */
+bool world_descriptors_short(int fd);
+
+/* Removes the files of regions that are not known any more. The node serves from now on. */
 void world_sweep(struct world *world, bool (*known)(void *context, uint32_t region), void *context);
+
+/* The header of the image, zero at first: the core's address of it, and the readers'. Until the close. */
+struct image *world_image(const struct world *world);
+const struct image *world_image_view(const struct world *world);
+/* Descriptors for other processes, which can only map and read: of the header (-1: none left), of a region's bytes and
+ * versions of lines and of pages (false: no such region, or none left). The caller closes them. */
+int world_image_share(const struct world *world);
+bool world_region_share(struct world *world, uint32_t region, int ret_fds[REGION_FILES]);
 
 /* Turns memory of regions that has filled up into huge pages: random reads are a third faster with them. Looks at a few
  * megabytes; returns whether it found any to turn, so that it is worth calling again. */
@@ -67,8 +88,8 @@ void world_run(struct world *world, struct io *io);
 
 /*
  * A queue belongs to one thread, which starts ios and waits for whichever ends first. They overlap: through io_uring,
- * or, if `workers` are asked for, by so many helper threads, with either back end: for large reads into new memory they
- * are faster, because preparing the memory is most of the work, and is spread over the processors. A plain queue without
+ * or, if `workers` are asked for, by so many helper threads, with either back end: for large reads into a region's new
+ * memory they are faster, because some of them make the memory ahead of the reads. A plain queue without
  * workers executes in io_queue_wait(), one after the other.
  */
 struct io_queue;
@@ -88,5 +109,9 @@ void io_queue_ring(struct io_queue *queue);             /* any thread: ends the 
 /* Sleeps while *word == value, at most timeout_ns (UINT64_MAX: for ever). May return early for no reason. */
 void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
 void futex_wake(_Atomic uint32_t *word, int count);
+
+/* The same on words that processes share; a mapping that can only be read is enough. Wakes all. */
+void world_event_wait(const _Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
+void world_event_wake(const _Atomic uint32_t *word);
 
 #endif

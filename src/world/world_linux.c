@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -42,13 +43,17 @@ static struct list worlds;
 static void on_fork_prepare(void) {
     (void)pthread_mutex_lock(&worlds_lock);
     LIST_FOREACH(link, &worlds) {
-        (void)pthread_mutex_lock(&LIST_ENTRY(link, struct world, link)->files_lock);
+        struct world *world = LIST_ENTRY(link, struct world, link);
+        (void)pthread_mutex_lock(&world->files_lock);
+        (void)pthread_mutex_lock(&world->memory_lock);
     }
 }
 
 static void on_fork_parent(void) {
     LIST_FOREACH(link, &worlds) {
-        (void)pthread_mutex_unlock(&LIST_ENTRY(link, struct world, link)->files_lock);
+        struct world *world = LIST_ENTRY(link, struct world, link);
+        (void)pthread_mutex_unlock(&world->memory_lock);
+        (void)pthread_mutex_unlock(&world->files_lock);
     }
     (void)pthread_mutex_unlock(&worlds_lock);
 }
@@ -61,7 +66,8 @@ static void on_fork_child(void) {
         (void)close(world->fd_lock);
         (void)close(world->fd_checkpoint_lock);
         (void)close(world->fd_directory);
-        (void)close(world->fd_memory);
+        memory_fork_child(world);
+        (void)pthread_mutex_unlock(&world->memory_lock);
         (void)pthread_mutex_unlock(&world->files_lock);
     }
     (void)pthread_mutex_unlock(&worlds_lock);
@@ -185,6 +191,52 @@ static shelf_result lock_refused(struct world *world, char ret_text[WORLD_TEXT_M
                   owner[0] ? owner : "(unknown)");
 }
 
+bool world_is_alone(const char *path) {
+    char name[4200], owner[32] = "";
+    (void)snprintf(name, sizeof(name), "%s/lock", path);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t size = pread(fd, owner, sizeof(owner) - 1, 0);
+        owner[size > 0 ? size : 0] = 0;
+        (void)close(fd);
+    }
+    return strstr(owner, "alone") != NULL;
+}
+
+#define DAEMON_NAME "daemon"
+static const char daemon_text[] =
+    "shelfd keeps this directory: programs attach to it, and wait while it is away.\n"
+    "Remove this file if it is not to come back; then the first program to open the directory keeps it.\n";
+
+/* What is left of a directory whose shelf is gone keeps nobody from making another. */
+bool world_has_daemon(const char *path) {
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    bool found =
+        fd >= 0 && faccessat(fd, DAEMON_NAME, F_OK, 0) == 0 && faccessat(fd, "superblock", F_OK, 0) == 0;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return found;
+}
+
+bool world_daemon_mark(const char *path) {
+    bool marked = false;
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) {
+        return false;
+    }
+    int fd = openat(directory, DAEMON_NAME, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0) { /* its name is all that counts */
+        (void)!write(fd, daemon_text, sizeof(daemon_text) - 1);
+        marked = fsync(fd) == 0 && fsync(directory) == 0;
+        (void)close(fd);
+    }
+    int error = errno;
+    (void)close(directory);
+    errno = error;
+    return marked;
+}
+
 static shelf_result lock_take(struct world *world, char ret_text[WORLD_TEXT_MAX]) {
     world->fd_lock = openat(world->fd_directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (world->fd_lock < 0) {
@@ -195,7 +247,7 @@ static shelf_result lock_take(struct world *world, char ret_text[WORLD_TEXT_MAX]
                                     : refuse_errno(ret_text, errno, "lock", world->path);
     }
     char owner[32]; /* always as long: a file of an earlier node is overwritten without needing space */
-    int size = snprintf(owner, sizeof(owner), "%-20ld\n", (long)getpid());
+    int size = snprintf(owner, sizeof(owner), "%-14ld%-6s\n", (long)getpid(), world->alone ? "alone" : "");
     if (pwrite(world->fd_lock, owner, (size_t)size, 0) != size) {
         return refuse_errno(ret_text, errno, "write the file `lock` in", world->path);
     }
@@ -320,6 +372,17 @@ static bool visit_sweep(struct world *world, const char *name, void *context) {
 void world_sweep(struct world *world, bool (*known)(void *context, uint32_t region), void *context) {
     struct sweep sweep = {known, context};
     (void)entries_visit(world, visit_sweep, &sweep);
+    atomic_store(&world->serves, true);
+}
+
+enum { DESCRIPTORS_KEPT = 32 };
+
+bool world_descriptors_short(int fd) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return false;
+    }
+    return (rlim_t)fd + min_u64(DESCRIPTORS_KEPT, limit.rlim_cur / 4) >= limit.rlim_cur;
 }
 
 /* ---- How files are to be written ---------------------------------------------------------------------------------- */
@@ -388,11 +451,12 @@ static shelf_result backend_choose(struct world *world, shelf_backend wanted, ch
 /* ---- Open and close ----------------------------------------------------------------------------------------------- */
 
 static void world_init(struct world *world, const struct world_options *options) {
-    *world = (struct world){.alias_single = options->alias_single,
+    *world = (struct world){.alone = options->alone,
+                            .alias_single = options->alias_single,
                             .fd_directory = -1,
                             .fd_lock = -1,
                             .fd_checkpoint_lock = -1,
-                            .fd_memory = -1};
+                            .fd_image = -1};
     list_init(&world->link);
     list_init(&world->files);
     list_init(&world->memory_used);
@@ -495,6 +559,12 @@ uint64_t world_clock_ms(void) {
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME_COARSE, &now); /* a few ms old; asked for with every event */
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+uint64_t world_thread_ns(void) {
+    struct timespec ran;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
+    return (uint64_t)ran.tv_sec * 1000000000 + (uint64_t)ran.tv_nsec;
 }
 
 uint64_t world_monotonic_ns(void) {

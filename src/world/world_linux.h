@@ -48,11 +48,13 @@ struct transfer {
 struct memory_slot {  /* a range of address space, one a region; kept and used again after IO_UNMAP */
     struct list link; /* in world.memory_used or memory_free */
     uint32_t region;
-    uint64_t size;        /* of the region: mapped so far */
-    uint64_t size_max;    /* reserved for */
+    uint64_t size;        /* of the region: so much of it exists */
+    uint64_t size_max;    /* reserved and mapped for */
     uint64_t size_before; /* of earlier regions at this place, the largest: readable for good (image.h, I4) */
+    int fds[REGION_FILES]; /* memfds: data, versions of lines, of pages; -1 while there is no region */
     struct region_memory memory;
-    uint64_t *huge_tried; /* a bit a block of 2 MiB of data, then of versions: no further try is worth it */
+    uint64_t *
+        huge_tried; /* a bit a block of 2 MiB of data, versions, versions of pages: no further try is worth it */
 };
 
 /* ---- The world ----------------------------------------------------------------------------------------------------- */
@@ -60,8 +62,10 @@ struct memory_slot {  /* a range of address space, one a region; kept and used a
 struct world {
     struct list link; /* in the list of all worlds, for fork */
     char path[4096];
+    bool alone;
     bool alias_single;
     bool exists;          /* there was a shelf at the open */
+    _Atomic bool serves;  /* new regions come from programs, not from recovery */
     bool published;       /* the superblock has its real name */
     bool sync_explicitly; /* durable writes get a sync of their own: O_DSYNC is not to be relied on here */
     _Atomic bool direct_refused; /* the filesystem or device has refused an O_DIRECT transfer */
@@ -70,8 +74,8 @@ struct world {
     uint32_t alignment_direct; /* of offset, size and buffer for O_DIRECT */
     int fd_directory, fd_lock, fd_checkpoint_lock;
 
-    struct file
-        *_Atomic singles[5];    /* superblock, log, hint, roots.a, roots.b: NULL, or open until the end */
+    struct file *_Atomic
+        singles[6]; /* superblock, log, hint, roots.a, roots.b, promise: NULL, or open until the end */
     pthread_mutex_t files_lock; /* files, file_count, sync_failed, and opening */
     struct list files;          /* of regions */
     uint32_t file_count;
@@ -79,7 +83,9 @@ struct world {
         sync_failed; /* a file that was closed to make room could not be synced: no later sync may succeed */
 
     pthread_mutex_t memory_lock; /* what follows, up to the slots */
-    int fd_memory;
+    int fd_image;                /* memfd of the image's header */
+    struct image *image;
+    const struct image *image_view;
     struct list memory_used, memory_free;
     uint32_t settle_region; /* where the search for full blocks goes on */
     uint64_t settle_block;
@@ -110,9 +116,12 @@ void coordinator_run(struct world *world, struct io *io);
 /* world_linux_memory.c */
 bool memory_open(struct world *world, char ret_text[WORLD_TEXT_MAX]);
 void memory_close(struct world *world);
+void memory_fork_child(struct world *world); /* with memory_lock held */
 void memory_run(struct world *world, struct io *io);
-/* Before a large read: if it goes to a region's memory, huge pages are made for it. */
-void memory_prepare(struct world *world, const void *buffer, uint64_t size);
+/* Does a read go to memory of a region that huge pages should be made for first? */
+bool memory_is_unprepared(struct world *world, const void *buffer, uint64_t size);
+/* Makes them, those that nobody has tried to make. */
+void memory_prepare(struct world *world, void *buffer, uint64_t size);
 
 /* world_linux_uring.c */
 struct uring;

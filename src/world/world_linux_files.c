@@ -41,6 +41,9 @@ void file_name(const struct world *world, struct file_id id, char ret_name[64]) 
     case FILE_HINT:
         (void)snprintf(ret_name, 64, "hint");
         return;
+    case FILE_PROMISE:
+        (void)snprintf(ret_name, 64, "promise");
+        return;
     case FILE_ROOTS:
         (void)snprintf(ret_name, 64, "roots.%c", slot);
         return;
@@ -84,6 +87,8 @@ static int single_place(struct file_id id) {
         return 2;
     case FILE_ROOTS:
         return id.slot == 0 ? 3 : 4;
+    case FILE_PROMISE:
+        return 5;
     case FILE_TABLE:
     case FILE_PAGES:
         return -1;
@@ -92,7 +97,7 @@ static int single_place(struct file_id id) {
 }
 
 static int sync_flag(struct file_id id) {
-    return id.kind == FILE_LOG || id.kind == FILE_HINT ? O_DSYNC : 0; /* F1 */
+    return id.kind == FILE_LOG || id.kind == FILE_HINT || id.kind == FILE_PROMISE ? O_DSYNC : 0; /* F1 */
 }
 
 static int sync_data(int fd) {
@@ -157,11 +162,8 @@ static struct file *file_open(struct world *world, struct file_id id, bool creat
     return file;
 }
 
-/* Closes the regions' file that was not used for longest, if there are too many. With the lock held. */
-static void files_evict(struct world *world) {
-    if (world->file_count < FILES_OPEN_MAX) {
-        return;
-    }
+/* Closes the regions' file that was not used for longest. With the lock held. False: all are in use. */
+static bool file_evict(struct world *world) {
     struct file *victim = NULL;
     LIST_FOREACH(link, &world->files) {
         struct file *file = LIST_ENTRY(link, struct file, link);
@@ -170,7 +172,7 @@ static void files_evict(struct world *world) {
         }
     }
     if (!victim) {
-        return;
+        return false;
     }
     if (victim->sync_needed && sync_data(victim->fd >= 0 ? victim->fd : victim->fd_buffered) != 0) {
         world->sync_failed = true; /* F2 */
@@ -178,6 +180,7 @@ static void files_evict(struct world *world) {
     list_unlink(&victim->link);
     world->file_count--;
     file_close(victim);
+    return true;
 }
 
 static struct file *file_find(struct world *world, struct file_id id) {
@@ -204,10 +207,12 @@ static struct file *file_acquire(struct world *world, struct file_id id, bool cr
     file = single >= 0 ? atomic_load_explicit(&world->singles[single], memory_order_relaxed)
                        : file_find(world, id);
     if (!file) {
-        if (single < 0) {
-            files_evict(world);
+        if (single < 0 && world->file_count >= FILES_OPEN_MAX) {
+            (void)file_evict(world);
         }
-        file = file_open(world, id, create);
+        do {
+            file = file_open(world, id, create);
+        } while (!file && (errno == EMFILE || errno == ENFILE) && file_evict(world));
         if (file && single >= 0) {
             atomic_store_explicit(&world->singles[single], file, memory_order_release);
         } else if (file) {
@@ -320,9 +325,6 @@ bool transfer_begin(struct world *world, struct io *io, struct transfer *ret_tra
     if (ret_transfer->fd < 0) {
         transfer_fail(world, io, ret_transfer, errno);
         return false;
-    }
-    if (io->kind == IO_READ) {
-        memory_prepare(world, io->buffer, io->size);
     }
     if (io->kind == IO_WRITE) {
         bool synced_by_flag = sync_flag(io->file) != 0 && !world->sync_explicitly;

@@ -2,20 +2,22 @@
 /*
  * world_linux_memory.c: memory of regions: bytes and versions under two addresses each, and private tables.
  *
- * All shared bytes are in one memfd of 2^57 bytes, of which a region has the stretch that its number gives, so that the
- * number of descriptors does not grow with the regions. Nothing of it exists before it is touched, and only what lies
- * within a region's size is ever mapped. (Its length is set once, at the open, and never again.)
+ * Each region has three memfds, for its bytes and for the versions of lines and of pages, as long as the region is now: whoever else maps them can
+ * make no page exist that does not belong to it. They are mapped up to size_max at once, so that growing is nothing but a
+ * longer file, for every process that has mapped it. Their seals: they never get shorter (reading them never fails), and nobody
+ * can map or write them any more but through the mapping that was there before (M3). The image's header has a memfd of the
+ * same kind. Other processes are handed descriptors that can only be read.
  *
  * Each region has one stretch of address space, reserved for size_max, laid out so:
  *
- *     data, the core's | data, the readers' | versions, the core's | versions, the readers' | pages | blocks | bits 0..2
+ *     data, the core's | data, the readers' | versions, the core's | versions, the readers' |
+ *     versions of pages, the core's | versions of pages, the readers' | pages | blocks | bits 0..2
  *
  *   M1  Pointers stay as they are from the first IO_MAP to world_close(), whatever grows.
  *   M2  What readers could once read stays readable, also after IO_UNMAP and when the stretch has a new region: the
  *       remainder then shows zeros.
  *   M3  Only the core's alias can be written, and a child made by fork() does not have it.
- *   M4  A region's bytes begin as zero: region numbers, and so stretches of the memfd, are never used again; tables are
- *       given back to the system in between.
+ *   M4  A region's bytes begin as zero: each has memfds of its own; tables are given back to the system in between.
  *
  * Huge pages: advised, but most systems give none to shared memory by default. Turning pages that are there into a huge one
  * (MADV_COLLAPSE) is allowed everywhere since Linux 6.1. It is done for blocks of 2 MiB that are mostly in use, now and
@@ -28,6 +30,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -41,10 +44,11 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-#define HUGE_PAGE     ((uint64_t)2 << 20)
-#define STRETCH_SHIFT 41u /* of one region in the memfd: bytes from 0, versions from VERSIONS_FROM */
-#define VERSIONS_FROM SHELF_REGION_BYTES_MAX
-_Static_assert(VERSIONS_FROM + VERSIONS_FROM / 8 <= (uint64_t)1 << STRETCH_SHIFT, "both fit");
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+#define HUGE_PAGE ((uint64_t)2 << 20)
 
 /* ---- Layout ------------------------------------------------------------------------------------------------------- */
 
@@ -53,6 +57,8 @@ enum part {
     PART_DATA_VIEW,
     PART_VERSIONS,
     PART_VERSIONS_VIEW,
+    PART_PAGE_VERSIONS,
+    PART_PAGE_VERSIONS_VIEW,
     PART_PAGES,
     PART_BLOCKS,
     PART_BITS
@@ -68,6 +74,9 @@ static uint64_t part_size(uint32_t part, uint64_t region_size) {
     case PART_VERSIONS:
     case PART_VERSIONS_VIEW:
         return align_up(pages * LINES_PER_PAGE * sizeof(uint64_t), PAGE_SIZE);
+    case PART_PAGE_VERSIONS:
+    case PART_PAGE_VERSIONS_VIEW:
+        return align_up(pages * sizeof(uint64_t), PAGE_SIZE);
     case PART_PAGES:
         return align_up(pages * sizeof(struct page_entry), PAGE_SIZE);
     case PART_BLOCKS:
@@ -77,12 +86,17 @@ static uint64_t part_size(uint32_t part, uint64_t region_size) {
     }
 }
 
+/* Whole blocks of a huge page's size. */
+static uint64_t blocks_of(uint32_t part, uint64_t region_size) {
+    return part_size(part, region_size) / HUGE_PAGE;
+}
+
 static bool part_is_shared(uint32_t part) {
-    return part <= PART_VERSIONS_VIEW;
+    return part <= PART_PAGE_VERSIONS_VIEW;
 }
 
 static bool part_is_view(uint32_t part) {
-    return part == PART_DATA_VIEW || part == PART_VERSIONS_VIEW;
+    return part == PART_DATA_VIEW || part == PART_VERSIONS_VIEW || part == PART_PAGE_VERSIONS_VIEW;
 }
 
 static uint64_t part_offset(uint32_t part, uint64_t size_max) {
@@ -93,9 +107,46 @@ static uint64_t part_offset(uint32_t part, uint64_t size_max) {
     return offset;
 }
 
-static uint64_t file_offset(uint32_t region, uint32_t part) {
-    bool versions = part == PART_VERSIONS || part == PART_VERSIONS_VIEW;
-    return ((uint64_t)region << STRETCH_SHIFT) + (versions ? VERSIONS_FROM : 0);
+/* ---- Memfds ------------------------------------------------------------------------------------------------------- */
+
+/* The mode keeps other users from opening it anew through /proc, other than as they were given it. */
+static int memfd_make(const char *name) {
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd >= 0 && fchmod(fd, 0400) != 0) {
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* Once it is mapped for the core. */
+static bool memfd_seal(int fd) {
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0;
+}
+
+/* Both aliases of `size_max` bytes of the memfd, at fixed places. */
+static bool memfd_map(const struct world *world, int fd, void *core, void *view, uint64_t size_max) {
+    int flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+    if (mmap(core, size_max, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED) {
+        return false;
+    }
+    (void)madvise(core, size_max, MADV_HUGEPAGE); /* only advice: not every kernel has it for shared memory */
+    if (world->alias_single) {
+        return memfd_seal(fd);
+    }
+    if (madvise(core, size_max, MADV_DONTFORK) != 0 /* M3 */ ||
+        mmap(view, size_max, PROT_READ, flags, fd, 0) == MAP_FAILED) {
+        return false;
+    }
+    (void)madvise(view, size_max, MADV_HUGEPAGE);
+    return memfd_seal(fd);
+}
+
+/* A descriptor for others, who can only read. -1: errno. */
+static int memfd_share(int fd) {
+    char path[32];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 /* ---- Mapping ------------------------------------------------------------------------------------------------------ */
@@ -121,34 +172,24 @@ static uint8_t *part_base(const struct memory_slot *slot, uint32_t part) {
     return slot->memory.data + part_offset(part, slot->size_max);
 }
 
-/* Maps a part from one size of the region up to another. */
-static bool part_grow(struct world *world, struct memory_slot *slot, uint32_t part, uint64_t size) {
+/* Makes a part as long as a larger size of the region asks for. */
+static bool part_grow(struct memory_slot *slot, uint32_t part, uint64_t size) {
     uint64_t from = part_size(part, slot->size);
     uint64_t to = part_size(part, size);
     uint8_t *base = part_base(slot, part);
-    if (from == to) {
+    if (from == to || part_is_view(part)) {
         return true;
     }
-    if (!part_is_shared(part)) {
-        return mprotect(base + from, to - from, PROT_READ | PROT_WRITE) == 0 &&
-               madvise(base + from, to - from, MADV_DONTFORK) == 0;
+    if (part_is_shared(part)) { /* M2: nothing that was ever readable here may be past the end */
+        return ftruncate(slot->fds[part / 2], (off_t)max_u64(to, part_size(part, slot->size_before))) == 0;
     }
-    if (part_is_view(part) && world->alias_single) {
-        return true;
-    }
-    int protection = part_is_view(part) ? PROT_READ : PROT_READ | PROT_WRITE;
-    void *mapped = mmap(base + from, to - from, protection, MAP_SHARED | MAP_FIXED, world->fd_memory,
-                        (off_t)(file_offset(slot->region, part) + from));
-    if (mapped == MAP_FAILED) {
-        return false;
-    }
-    (void)madvise(base, to, MADV_HUGEPAGE); /* only advice: not every kernel has it for shared memory */
-    return part_is_view(part) || world->alias_single || madvise(base, to, MADV_DONTFORK) == 0; /* M3 */
+    return mprotect(base + from, to - from, PROT_READ | PROT_WRITE) == 0 &&
+           madvise(base + from, to - from, MADV_DONTFORK) == 0;
 }
 
-static bool slot_grow(struct world *world, struct memory_slot *slot, uint64_t size) {
+static bool slot_grow(struct memory_slot *slot, uint64_t size) {
     for (uint32_t part = 0; part < PART_COUNT; part++) {
-        if (!part_grow(world, slot, part, size)) {
+        if (!part_grow(slot, part, size)) {
             return false;
         }
     }
@@ -156,17 +197,37 @@ static bool slot_grow(struct world *world, struct memory_slot *slot, uint64_t si
     return true;
 }
 
-/* M2: what readers of earlier regions may still look at. */
-static bool slot_cover(struct world *world, struct memory_slot *slot) {
-    for (uint32_t part = 0; part <= PART_VERSIONS_VIEW; part++) {
-        uint64_t size = part_size(part, slot->size_before);
-        bool readers = part_is_view(part) != world->alias_single;
-        if (size > 0 && mmap(part_base(slot, part), size, readers ? PROT_READ : PROT_NONE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+static void slot_files_close(struct memory_slot *slot) {
+    for (uint32_t i = 0; i < REGION_FILES; i++) {
+        if (slot->fds[i] >= 0) {
+            (void)close(slot->fds[i]);
+        }
+        slot->fds[i] = -1;
+    }
+}
+
+/* A memfd for each shared part; its view is the part after it. */
+static bool slot_files_make(struct world *world, struct memory_slot *slot) {
+    static const char *const names[REGION_FILES] = {"shelf-data", "shelf-versions", "shelf-page-versions"};
+    for (uint32_t i = 0; i < REGION_FILES; i++) {
+        slot->fds[i] = memfd_make(names[i]);
+        bool few = slot->fds[i] >= 0 && atomic_load(&world->serves) && world_descriptors_short(slot->fds[i]);
+        if (slot->fds[i] < 0 || few ||
+            !memfd_map(world, slot->fds[i], part_base(slot, 2 * i), part_base(slot, 2 * i + 1),
+                       part_size(2 * i, slot->size_max))) {
             return false;
         }
     }
     return true;
+}
+
+/* M2: zeros for readers of the region that was here; its memory goes once nobody else has it mapped. */
+static void slot_cover(const struct world *world, struct memory_slot *slot) {
+    for (uint32_t part = 0; part_is_shared(part); part++) {
+        bool readers = part_is_view(part) != world->alias_single;
+        (void)mmap(part_base(slot, part), part_size(part, slot->size_max), readers ? PROT_READ : PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    }
 }
 
 static struct memory_slot *slot_find(struct list *slots, uint32_t region) {
@@ -180,7 +241,7 @@ static struct memory_slot *slot_find(struct list *slots, uint32_t region) {
 }
 
 /* The smallest free stretch that is large enough; a much larger one is left for those who need it. */
-static struct memory_slot *slot_reuse(struct world *world, uint64_t size_max) {
+static struct memory_slot *slot_reuse(const struct world *world, uint64_t size_max) {
     struct memory_slot *best = NULL;
     LIST_FOREACH(link, &world->memory_free) {
         struct memory_slot *slot = LIST_ENTRY(link, struct memory_slot, link);
@@ -188,14 +249,14 @@ static struct memory_slot *slot_reuse(struct world *world, uint64_t size_max) {
             best = slot;
         }
     }
-    if (best && !slot_cover(world, best)) {
-        return NULL;
-    }
     return best;
 }
 
 static size_t huge_words(uint64_t size_max) {
-    return (part_size(PART_DATA, size_max) + part_size(PART_VERSIONS, size_max)) / HUGE_PAGE / 64 + 1;
+    return (blocks_of(PART_DATA, size_max) + blocks_of(PART_VERSIONS, size_max) +
+            blocks_of(PART_PAGE_VERSIONS, size_max)) /
+               64 +
+           1;
 }
 
 static struct memory_slot *slot_make(struct world *world, uint64_t size_max) {
@@ -204,6 +265,9 @@ static struct memory_slot *slot_make(struct world *world, uint64_t size_max) {
         return NULL;
     }
     slot->size_max = size_max;
+    for (uint32_t i = 0; i < REGION_FILES; i++) {
+        slot->fds[i] = -1;
+    }
     slot->huge_tried = calloc(huge_words(size_max), sizeof(uint64_t));
     uint8_t *space = slot->huge_tried ? space_take(part_offset(PART_COUNT, size_max)) : NULL;
     if (!space) {
@@ -214,10 +278,12 @@ static struct memory_slot *slot_make(struct world *world, uint64_t size_max) {
     struct region_memory *memory = &slot->memory;
     memory->data = space; /* part_base() counts from here */
     memory->versions = (_Atomic uint64_t *)(void *)part_base(slot, PART_VERSIONS);
-    memory->data_view = world->alias_single ? space : part_base(slot, PART_DATA_VIEW);
-    memory->versions_view = world->alias_single
-                                ? memory->versions
-                                : (const _Atomic uint64_t *)(const void *)part_base(slot, PART_VERSIONS_VIEW);
+    memory->page_versions = (_Atomic uint64_t *)(void *)part_base(slot, PART_PAGE_VERSIONS);
+    uint32_t view = world->alias_single ? 0 : 1; /* each view follows the part that it shows */
+    memory->data_view = part_base(slot, PART_DATA + view);
+    memory->versions_view = (const _Atomic uint64_t *)(const void *)part_base(slot, PART_VERSIONS + view);
+    memory->page_versions_view =
+        (const _Atomic uint64_t *)(const void *)part_base(slot, PART_PAGE_VERSIONS + view);
     memory->pages = (struct page_entry *)(void *)part_base(slot, PART_PAGES);
     memory->blocks = (struct block_entry *)(void *)part_base(slot, PART_BLOCKS);
     for (uint32_t i = 0; i < 3; i++) {
@@ -234,12 +300,7 @@ enum {
     HUGE_PAGES_MIN = 384,  /* of the 512 pages of a block that must be in use */
     SETTLE_BLOCKS = 64,    /* looked at by one world_memory_settle() */
 };
-#define PREPARE_BLOCKS 4u                    /* in one read */
-#define PREPARE_BYTES  ((uint64_t)512 << 10) /* smaller reads are of sparse pages, and not worth 2 MiB */
-
-static uint64_t blocks_of(uint32_t part, uint64_t region_size) {
-    return part_size(part, region_size) / HUGE_PAGE; /* whole ones */
-}
+#define PREPARE_BYTES_MIN ((uint64_t)512 << 10) /* smaller reads are of sparse pages, and not worth 2 MiB */
 
 static bool bit_take(uint64_t *bits, uint64_t place) {
     uint64_t mask = (uint64_t)1 << (place & 63);
@@ -248,26 +309,29 @@ static bool bit_take(uint64_t *bits, uint64_t place) {
     return !was;
 }
 
-/* EINVAL says as well that there is nothing in the block. */
-static void block_collapse(struct world *world, uint8_t *block) {
-    if (madvise(block, HUGE_PAGE, MADV_COLLAPSE) == 0) {
+/* EINVAL says as well that there is nothing in a block. Each call waits for all processors, so it better be for several. */
+static void blocks_collapse(struct world *world, uint8_t *first, uint64_t count) {
+    if (madvise(first, count * HUGE_PAGE, MADV_COLLAPSE) == 0) {
         world->huge_failures = 0;
     } else {
         world->huge_failures++;
     }
 }
 
-/* Of the data and the versions of a region, by number from 0. NULL: past the last. */
+/* Of all shared memory of a region, by number from 0. NULL: past the last. */
 static uint8_t *block_at(const struct memory_slot *slot, uint64_t number, uint64_t *ret_bit) {
-    uint64_t data_count = blocks_of(PART_DATA, slot->size), data_max = blocks_of(PART_DATA, slot->size_max);
-    if (number < data_count) {
-        *ret_bit = number;
-        return part_base(slot, PART_DATA) + number * HUGE_PAGE;
+    static const uint32_t parts[] = {PART_DATA, PART_VERSIONS, PART_PAGE_VERSIONS};
+    uint64_t bits = 0; /* of the parts before */
+    for (size_t i = 0; i < ARRAY_COUNT(parts); i++) {
+        uint64_t count = blocks_of(parts[i], slot->size);
+        if (number < count) {
+            *ret_bit = bits + number;
+            return part_base(slot, parts[i]) + number * HUGE_PAGE;
+        }
+        number -= count;
+        bits += blocks_of(parts[i], slot->size_max);
     }
-    number -= data_count;
-    *ret_bit = data_max + number;
-    return number < blocks_of(PART_VERSIONS, slot->size) ? part_base(slot, PART_VERSIONS) + number * HUGE_PAGE
-                                                         : NULL;
+    return NULL;
 }
 
 static bool block_is_full(uint8_t *block) {
@@ -311,7 +375,7 @@ bool world_memory_settle(struct world *world) {
             slot = settle_slot(world);
         } else if ((slot->huge_tried[bit >> 6] >> (bit & 63) & 1) == 0 && block_is_full(block)) {
             (void)bit_take(slot->huge_tried, bit);
-            block_collapse(world, block);
+            blocks_collapse(world, block, 1);
             found = true;
         }
     }
@@ -319,86 +383,122 @@ bool world_memory_settle(struct world *world) {
     return found;
 }
 
-/* The blocks of a region's data that the buffer touches, and nobody has tried: marked as tried. */
-static uint32_t blocks_take(struct world *world, const void *buffer, uint64_t size,
-                            uint8_t *ret_blocks[PREPARE_BLOCKS]) {
-    uint32_t count = 0;
-    (void)pthread_mutex_lock(&world->memory_lock);
+/* The region whose data the bytes are in, with the lock held. NULL: they are elsewhere. */
+static struct memory_slot *slot_around(struct world *world, const void *bytes, uint64_t size) {
     LIST_FOREACH(link, &world->memory_used) {
         struct memory_slot *slot = LIST_ENTRY(link, struct memory_slot, link);
-        uint64_t offset = (uint64_t)((uintptr_t)buffer - (uintptr_t)slot->memory.data);
-        if (!range_within(offset, size, slot->size)) {
-            continue;
+        if (range_within((uint64_t)((uintptr_t)bytes - (uintptr_t)slot->memory.data), size, slot->size)) {
+            return slot;
         }
-        uint64_t end = min_u64(divide_up(offset + size, HUGE_PAGE), blocks_of(PART_DATA, slot->size));
-        for (uint64_t number = offset / HUGE_PAGE; number < end && count < PREPARE_BLOCKS; number++) {
-            if (bit_take(slot->huge_tried, number)) {
-                ret_blocks[count++] = slot->memory.data + number * HUGE_PAGE;
-            }
+    }
+    return NULL;
+}
+
+bool memory_is_unprepared(struct world *world, const void *buffer, uint64_t size) {
+    if (size < PREPARE_BYTES_MIN || world->huge_failures >= HUGE_FAILURES_MAX) {
+        return false;
+    }
+    (void)pthread_mutex_lock(&world->memory_lock);
+    bool found = slot_around(world, buffer, size) != NULL;
+    (void)pthread_mutex_unlock(&world->memory_lock);
+    return found;
+}
+
+/* The next whole blocks side by side that the bytes touch and nobody has tried: marked as tried, and taken off the bytes. */
+static uint64_t blocks_take(struct world *world, uint8_t **bytes, uint64_t *size, uint8_t **ret_first) {
+    uint64_t count = 0;
+    (void)pthread_mutex_lock(&world->memory_lock);
+    struct memory_slot *slot = slot_around(world, *bytes, *size);
+    if (slot) {
+        uint8_t *data = slot->memory.data;
+        uint64_t offset = (uint64_t)(*bytes - data), end = offset + *size;
+        uint64_t number = offset / HUGE_PAGE;
+        uint64_t number_end = min_u64(divide_up(end, HUGE_PAGE), blocks_of(PART_DATA, slot->size));
+        while (number < number_end && !bit_take(slot->huge_tried, number)) {
+            number++;
         }
-        break;
+        *ret_first = data + number * HUGE_PAGE;
+        if (number < number_end) {
+            do {
+                count++;
+            } while (number + count < number_end && bit_take(slot->huge_tried, number + count));
+        }
+        uint64_t next = min_u64(max_u64((number + count) * HUGE_PAGE, offset), end);
+        *bytes = data + next;
+        *size = end - next;
     }
     (void)pthread_mutex_unlock(&world->memory_lock);
     return count;
 }
 
-void memory_prepare(struct world *world, const void *buffer, uint64_t size) {
-    if (size < PREPARE_BYTES || world->huge_failures >= HUGE_FAILURES_MAX) {
-        return;
-    }
-    uint8_t *blocks[PREPARE_BLOCKS];
-    uint32_t count = blocks_take(world, buffer, size, blocks);
-    for (uint32_t i = 0; i < count; i++) { /* without the lock: this is most of the work of recovery */
-        /* There must be something to begin with. (Not by a load: another thread may be reading a file into the block.) */
-        (void)madvise(blocks[i], PAGE_SIZE, MADV_POPULATE_READ);
-        block_collapse(world, blocks[i]);
+void memory_prepare(struct world *world, void *buffer, uint64_t size) {
+    uint8_t *bytes = buffer, *first;
+    uint64_t count;
+    while (size > 0 && (count = blocks_take(world, &bytes, &size, &first)) > 0) {
+        /* Without the lock: this is much of the work of recovery. A block must have something to begin with. (Not by a
+         * load: another thread may be reading a file into it.) */
+        for (uint64_t i = 0; i < count; i++) {
+            (void)madvise(first + i * HUGE_PAGE, PAGE_SIZE, MADV_POPULATE_READ);
+        }
+        blocks_collapse(world, first, count);
     }
 }
 
 /* ---- Ios ---------------------------------------------------------------------------------------------------------- */
 
+static void slot_release(struct world *world, struct memory_slot *slot) {
+    slot_cover(world, slot);
+    slot->size_before = max_u64(slot->size_before, slot->size);
+    slot_files_close(slot);
+    for (uint32_t part = PART_PAGES; part < PART_COUNT; part++) {
+        (void)madvise(part_base(slot, part), part_size(part, slot->size), MADV_DONTNEED); /* M4 */
+    }
+    list_unlink(&slot->link);
+    list_push_front(&world->memory_free, &slot->link);
+}
+
+/* A slot for a new region. */
+static struct memory_slot *slot_take(struct world *world, uint32_t region, uint64_t size_max) {
+    struct memory_slot *slot = slot_reuse(world, size_max);
+    if (!slot) {
+        slot = slot_make(world, size_max);
+    }
+    if (!slot) {
+        return NULL;
+    }
+    list_unlink(&slot->link);
+    list_push_front(&world->memory_used, &slot->link);
+    slot->region = region;
+    slot->size = 0;
+    memset(slot->huge_tried, 0, huge_words(slot->size_max) * sizeof(uint64_t));
+    if (!slot_files_make(world, slot)) {
+        slot_release(world, slot);
+        return NULL;
+    }
+    return slot;
+}
+
 static uint32_t region_map(struct world *world, struct io *io) {
     struct memory_slot *slot = slot_find(&world->memory_used, io->file.region);
     if (!slot) {
-        slot = slot_reuse(world, io->size_max);
-        if (!slot) {
-            slot = slot_make(world, io->size_max);
-        }
+        slot = slot_take(world, io->file.region, io->size_max);
         if (!slot) {
             return IO_RESULT_NO_MEMORY;
         }
-        list_unlink(&slot->link);
-        list_push_front(&world->memory_used, &slot->link);
-        slot->region = io->file.region;
-        slot->size = 0;
-        memset(slot->huge_tried, 0, huge_words(slot->size_max) * sizeof(uint64_t));
     }
     ASSERT(io->size <= slot->size_max && io->file.region < REGION_NUMBERS);
-    if (io->size > slot->size && !slot_grow(world, slot, io->size)) {
+    if (io->size > slot->size && !slot_grow(slot, io->size)) {
         return IO_RESULT_NO_MEMORY;
     }
     io->memory = slot->memory;
     return IO_RESULT_OK;
 }
 
-/* Gives pages back; what cannot be given back merely stays until the end. */
 static void region_unmap(struct world *world, struct io *io) {
     struct memory_slot *slot = slot_find(&world->memory_used, io->file.region);
-    if (!slot) {
-        return;
+    if (slot) {
+        slot_release(world, slot);
     }
-    for (uint32_t part = 0; part < PART_COUNT; part++) {
-        uint64_t size = part_size(part, slot->size);
-        if (part_is_shared(part) && !part_is_view(part)) {
-            (void)fallocate(world->fd_memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                            (off_t)file_offset(slot->region, part), (off_t)size);
-        } else if (!part_is_shared(part)) {
-            (void)madvise(part_base(slot, part), size, MADV_DONTNEED); /* M4 */
-        }
-    }
-    slot->size_before = max_u64(slot->size_before, slot->size);
-    list_unlink(&slot->link);
-    list_push_front(&world->memory_free, &slot->link);
 }
 
 void memory_run(struct world *world, struct io *io) {
@@ -412,7 +512,54 @@ void memory_run(struct world *world, struct io *io) {
     (void)pthread_mutex_unlock(&world->memory_lock);
 }
 
+/* ---- Others ------------------------------------------------------------------------------------------------------- */
+
+bool world_region_share(struct world *world, uint32_t region, int ret_fds[REGION_FILES]) {
+    bool shared = true;
+    (void)pthread_mutex_lock(&world->memory_lock);
+    const struct memory_slot *slot = slot_find(&world->memory_used, region);
+    for (uint32_t i = 0; i < REGION_FILES; i++) {
+        ret_fds[i] = slot ? memfd_share(slot->fds[i]) : -1;
+        shared = shared && ret_fds[i] >= 0;
+    }
+    (void)pthread_mutex_unlock(&world->memory_lock);
+    for (uint32_t i = 0; i < REGION_FILES && !shared; i++) {
+        if (ret_fds[i] >= 0) {
+            (void)close(ret_fds[i]);
+        }
+    }
+    return shared;
+}
+
+int world_image_share(const struct world *world) {
+    return memfd_share(world->fd_image);
+}
+
+struct image *world_image(const struct world *world) {
+    return world->image;
+}
+
+const struct image *world_image_view(const struct world *world) {
+    return world->image_view;
+}
+
 /* ---- Open and close ----------------------------------------------------------------------------------------------- */
+
+#define IMAGE_BYTES align_up(sizeof(struct image), HUGE_PAGE)
+
+static bool image_make(struct world *world) {
+    world->fd_image = memfd_make("shelf-image");
+    uint8_t *space = world->fd_image < 0 ? NULL : space_take(2 * IMAGE_BYTES);
+    if (!space) {
+        return false;
+    }
+    world->image = (struct image *)(void *)space;
+    world->image_view =
+        world->alias_single ? world->image : (const struct image *)(const void *)(space + IMAGE_BYTES);
+    return ftruncate(world->fd_image, (off_t)align_up(sizeof(struct image), PAGE_SIZE)) == 0 &&
+           memfd_map(world, world->fd_image, space, space + IMAGE_BYTES,
+                     align_up(sizeof(struct image), PAGE_SIZE));
+}
 
 bool memory_open(struct world *world, char ret_text[WORLD_TEXT_MAX]) {
     struct rlimit limit;
@@ -422,9 +569,7 @@ bool memory_open(struct world *world, char ret_text[WORLD_TEXT_MAX]) {
                        "(ulimit -f)");
         return false;
     }
-    world->fd_memory = memfd_create("shelf", MFD_CLOEXEC);
-    if (world->fd_memory < 0 ||
-        ftruncate(world->fd_memory, (off_t)((uint64_t)REGION_NUMBERS << STRETCH_SHIFT)) != 0) {
+    if (!image_make(world)) {
         (void)snprintf(ret_text, WORLD_TEXT_MAX, "the system refuses shared memory: %s", strerror(errno));
         return false;
     }
@@ -434,6 +579,7 @@ bool memory_open(struct world *world, char ret_text[WORLD_TEXT_MAX]) {
 static void slots_free(struct list *slots) {
     LIST_FOREACH(link, slots) {
         struct memory_slot *slot = LIST_ENTRY(link, struct memory_slot, link);
+        slot_files_close(slot);
         (void)munmap(slot->memory.data, part_offset(PART_COUNT, slot->size_max));
         free(slot->huge_tried);
         free(slot);
@@ -444,7 +590,17 @@ static void slots_free(struct list *slots) {
 void memory_close(struct world *world) {
     slots_free(&world->memory_used);
     slots_free(&world->memory_free);
-    if (world->fd_memory >= 0) {
-        (void)close(world->fd_memory);
+    if (world->image) {
+        (void)munmap(world->image, 2 * IMAGE_BYTES);
+    }
+    if (world->fd_image >= 0) {
+        (void)close(world->fd_image);
+    }
+}
+
+void memory_fork_child(struct world *world) {
+    (void)close(world->fd_image);
+    LIST_FOREACH(link, &world->memory_used) {
+        slot_files_close(LIST_ENTRY(link, struct memory_slot, link));
     }
 }

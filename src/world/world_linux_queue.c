@@ -2,12 +2,17 @@
 /*
  * world_linux_queue.c: several ios at once, see world.h.
  *
+ *     unprepared  started, and reads into memory that is not there yet: a worker makes it, several reads' at once
  *     waiting     started, executed by whoever comes first: a worker, or the owner in io_queue_wait()
  *     (the ring)  started, executed by the kernel
  *     finished    for the owner to take
  *
  * Ios are chained by `io->world`. The bell is a counter: the owner sleeps only if it has not moved since the last
  * io_queue_wait() ended, and tells that it sleeps, so that ringing costs a system call only then.
+ *
+ * Reads and the making of memory overlap: as long as there is memory to be made, PREPARERS_MAX workers do that and keep
+ * ahead of the others, who find ios that need nothing but the disk. (A read that made its memory itself would leave
+ * the disk idle meanwhile.)
  */
 #include <errno.h>
 #include <limits.h>
@@ -21,7 +26,9 @@
 #include "base/assert.h"
 #include "world/world_linux.h"
 
-#define WORKERS_MAX 8u
+#define WORKERS_MAX   8u
+#define PREPARERS_MAX 2u /* one keeps up with most disks, but not where memory comes from a hypervisor */
+#define PREPARE_BYTES ((uint64_t)8 << 20) /* at a time */
 
 struct chain {
     struct io *first, *last;
@@ -37,7 +44,8 @@ struct io_queue {
 
     pthread_mutex_t lock; /* what follows */
     pthread_cond_t work;
-    struct chain waiting, finished;
+    struct chain unprepared, waiting, finished;
+    uint32_t preparer_count; /* workers that prepare */
     uint32_t worker_count;
     bool ending;
     pthread_t workers[WORKERS_MAX];
@@ -50,6 +58,16 @@ void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
                                .tv_nsec = (long)(timeout_ns % 1000000000)};
     (void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &timeout,
                   NULL, 0);
+}
+
+void world_event_wait(const _Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000),
+                               .tv_nsec = (long)(timeout_ns % 1000000000)};
+    (void)syscall(SYS_futex, word, FUTEX_WAIT, value, timeout_ns == UINT64_MAX ? NULL : &timeout, NULL, 0);
+}
+
+void world_event_wake(const _Atomic uint32_t *word) {
+    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void futex_wake(_Atomic uint32_t *word, int count) {
@@ -95,20 +113,55 @@ static struct io *locked_pop(struct io_queue *queue, struct chain *chain) {
 
 /* ---- Workers ------------------------------------------------------------------------------------------------------ */
 
+/* Takes reads off the chain that go to one piece of memory, and returns its size. */
+static uint64_t run_take(struct chain *chain, struct chain *ret_run) {
+    struct io *first = chain_pop(chain);
+    uint64_t size = first->size;
+    chain_push(ret_run, first);
+    for (struct io *io; (io = chain->first) != NULL && size + io->size <= PREPARE_BYTES &&
+                        io->buffer == (uint8_t *)first->buffer + size;
+         size += io->size) {
+        chain_push(ret_run, chain_pop(chain));
+    }
+    return size;
+}
+
+/* With the lock held, as at the end. */
+static void worker_prepare(struct io_queue *queue) {
+    struct chain run = {NULL, NULL};
+    uint64_t size = run_take(&queue->unprepared, &run);
+    queue->preparer_count++;
+    (void)pthread_mutex_unlock(&queue->lock);
+    memory_prepare(queue->world, run.first->buffer, size);
+    (void)pthread_mutex_lock(&queue->lock);
+    queue->preparer_count--;
+    for (struct io *io; (io = chain_pop(&run)) != NULL;) {
+        chain_push(&queue->waiting, io);
+    }
+    (void)pthread_cond_broadcast(&queue->work);
+}
+
+/* Likewise. */
+static void worker_run(struct io_queue *queue) {
+    struct io *io = chain_pop(&queue->waiting);
+    (void)pthread_mutex_unlock(&queue->lock);
+    world_run(queue->world, io);
+    locked_push(queue, &queue->finished, io);
+    io_queue_ring(queue);
+    (void)pthread_mutex_lock(&queue->lock);
+}
+
 static void *worker_main(void *context) {
     struct io_queue *queue = context;
     (void)pthread_mutex_lock(&queue->lock);
     while (!queue->ending) {
-        struct io *io = chain_pop(&queue->waiting);
-        if (!io) {
+        if (queue->unprepared.first && queue->preparer_count < PREPARERS_MAX) {
+            worker_prepare(queue);
+        } else if (queue->waiting.first) {
+            worker_run(queue);
+        } else {
             (void)pthread_cond_wait(&queue->work, &queue->lock);
-            continue;
         }
-        (void)pthread_mutex_unlock(&queue->lock);
-        world_run(queue->world, io);
-        locked_push(queue, &queue->finished, io);
-        io_queue_ring(queue);
-        (void)pthread_mutex_lock(&queue->lock);
     }
     (void)pthread_mutex_unlock(&queue->lock);
     return NULL;
@@ -170,7 +223,9 @@ void io_queue_start(struct io_queue *queue, struct io *io) {
         }
         return;
     }
-    locked_push(queue, &queue->waiting, io);
+    bool unprepared = queue->worker_count > 0 && io->kind == IO_READ &&
+                      memory_is_unprepared(queue->world, io->buffer, io->size);
+    locked_push(queue, unprepared ? &queue->unprepared : &queue->waiting, io);
     if (queue->worker_count > 0) {
         (void)pthread_cond_signal(&queue->work);
     }

@@ -29,10 +29,12 @@ struct bank_ledger {   // one line
 };
 
 struct bank {
-    shelf *s;          // owned by the caller
-    struct book *book; // owned by the caller
-    unsigned tellers;
-    bool ready; // it exists, and the rest is set
+    shelf *s;                // owned by the caller
+    struct book *book;       // owned by the caller
+    unsigned first, tellers; // ours
+    bool shared;             // other processes work with the rest at the same time
+    bool resend;             // what was in flight is submitted again, not asked for
+    bool ready;              // it exists, and the rest is set
     shelf_region region;
     shelf_addr accounts, ledgers, counter;
     shelf_map letters;
@@ -50,6 +52,9 @@ shelf_result bank_ledger_get(struct bank *bank, unsigned teller, struct bank_led
 shelf_result bank_transfer(struct bank *bank, unsigned teller, uint64_t n, uint64_t sequence,
                            struct shelf_receipt *ret_receipt);
 
+// Sleeps until somebody has made a transfer, or the time is over: OK, TIMEOUT.
+shelf_result bank_wait(struct bank *bank, uint32_t timeout_ms);
+
 // Reads all balances: whether reading works.
 shelf_result bank_sum(struct bank *bank, uint64_t *ret_sum);
 
@@ -57,14 +62,28 @@ shelf_result bank_sum(struct bank *bank, uint64_t *ret_sum);
 shelf_result bank_scratch_fill(struct bank *bank, shelf_region region, uint64_t number);
 void bank_scratch_name(uint64_t number, char name[SHELF_NAME_MAX + 1]);
 
-// Compares the store with the book. False, and a message on stderr, on the first difference.
+// What a reader has seen so far, and what must be there as far as it knows.
+struct bank_view {
+    uint64_t counts[BOOK_TELLERS_MAX];
+    uint64_t balances[BANK_ACCOUNTS];
+    uint64_t index;
+};
+void bank_view_begin(struct bank_view *view);
+
+// Reads everything in one transaction and compares each account with what follows from the ledgers; nothing may be older
+// than what the view has seen before. OK; INVALID, and a message: a difference; else what kept it from reading.
+shelf_result bank_view_next(struct bank *bank, struct bank_view *view);
+
+// Compares the store with the book; of what is shared, the accounts and our ledgers. False, and a message on stderr, on the
+// first difference.
 bool bank_check(struct bank *bank);
 
-// What kept bank_check or bank_settle from its end if it was no difference but a disk that failed or is full; else OK.
+// What kept bank_check or bank_settle from its end if it was no difference: a disk that failed or is full, a node that has
+// gone; else OK. It is forgotten when it was asked for.
 shelf_result bank_check_refusal(void);
 
-// Opens the tellers' sessions and settles what was in flight; checks that outcomes are what the ledger says, stay so,
-// and that a repeated or fenced sequence has no effect. Enters what was found into the book.
+// Opens our tellers' sessions and settles what was in flight; checks that outcomes are what the ledger says, stay so,
+// and that a repeated or fenced sequence has no effect. Enters what was found into the book. May be done again.
 bool bank_settle(struct bank *bank);
 
 #endif

@@ -11,6 +11,8 @@ import os
 import random
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -128,6 +130,36 @@ def wait_until(condition, deadline_s, what):
         if time.monotonic() > end:
             raise TimeoutError(f"waited {deadline_s} s for {what}")
         time.sleep(0.005)
+
+
+def listener(path):
+    """The id of the process that listens on a socket: the node's. None if nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return None
+        return struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+
+def threads_of(pid):
+    """Its own; the kernel's io workers come and go."""
+    tasks = f"/proc/{pid}/task"
+    count = 0
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/comm", encoding="ascii") as name:
+            count += not name.read().startswith("iou-")
+    return count
+
+
+def holdings(pid):
+    """What a process has: descriptors, mappings, threads, KiB of memory of its own."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        status = dict(line.split(":", 1) for line in file)
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as file:
+        mappings = sum(1 for _ in file)
+    return {"fds": len(os.listdir(f"/proc/{pid}/fd")), "mappings": mappings, "threads": threads_of(pid),
+            "kib": int(status["RssAnon"].split()[0])}
 
 
 # ---- powerfs --------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ static shelf_result hoard_audit(shelf_tx *tx, void *context) {
     uint64_t first = 0;
     TRY(shelf_stream_verify(tx, audit->hoard->stream));
     TRY(shelf_stream_bounds(tx, audit->hoard->stream, &first, &audit->next));
-    struct shelf_alloc_audit allocator;
+    struct shelf_alloc_sums allocator;
     TRY(shelf_alloc_audit(tx, audit->hoard->region, &allocator));
     for (audit->wrong = first; audit->wrong < audit->next; audit->wrong++) {
         unsigned char expected[RECORD_SIZE];

@@ -15,6 +15,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 SHELF, WRITER = map(os.path.abspath, sys.argv[1:3])
 KIB, MIB = 1 << 10, 1 << 20
@@ -97,8 +99,9 @@ def read(directory, file, offset=0, size=-1):
 
 def test_help():
     text = expect(OK, '--help', says='exit codes').stdout.decode()
-    names = [line.split()[0] for line in text.split('\ncommands\n')[1].split('\n\n')[0].splitlines()]
-    check(names == ['create', 'list', 'put', 'get', 'del', 'scan', 'verify', 'dump', 'load', 'bench'], f'commands {names}')
+    names = [line.split()[0] for part in text.split('\ncommands: ')[1:] for line in part.split('\n\n')[0].splitlines()[1:]]
+    check(names == ['create', 'list', 'grow', 'drop', 'access', 'put', 'get', 'del', 'scan', 'append', 'tail', 'status',
+                    'clients', 'verify', 'dump', 'load', 'bench', 'completion'], f'commands {names}')
     for name in names:
         for arguments in ((name, '--help'), ('help', name)):
             text = expect(OK, *arguments, says='examples').stdout.decode()
@@ -327,16 +330,17 @@ def test_load_killed():
             check(True, '')
 
 
-def running(name, checkpoints):
-    process = subprocess.Popen([WRITER, 'run', path(name), str(checkpoints)], stdout=subprocess.PIPE, text=True)
+def running(name, checkpoints, *more, mode='run'):
+    process = subprocess.Popen([WRITER, mode, path(name), str(checkpoints), *more], stdout=subprocess.PIPE, text=True)
     check(process.stdout.readline() == 'running\n', 'cli_writer runs')
     return process
 
 
 def test_dump_running():
     """Beside a program that writes: every dump is exact at one index, or there is none."""
-    for name, checkpoints in (('quiet', 0), ('busy', 1)):
-        process = running(name, checkpoints)
+    for name, checkpoints in (('quiet', 0), ('busy', 1), ('single', 0)):
+        process = running(name, checkpoints, *(['alone'] if name == 'single' else []))
+        as_of = 'last checkpoint' if name == 'single' else 'present state'
         try:
             good = 0
             for i in range(8):
@@ -349,29 +353,97 @@ def test_dump_running():
                 check(result.returncode == OK, f'dump beside {name}: {result.stdout} {result.stderr}')
                 answer = json.loads(result.stdout)
                 words = set(struct.unpack(f'<{MIB // 8}Q', region_bytes(open(target, 'rb').read())[0]))
-                check(len(words) == 1 and answer['as_of'] == 'last checkpoint' and answer['index'] > 0,
+                check(len(words) == 1 and answer['as_of'] == as_of and answer['index'] > 0,
                       f'dump beside {name} mixes {len(words)} states')
                 good += 1
             check(good == 8 or (checkpoints and good > 0), f'{good} dumps beside {name} succeeded')
-            busy_answers(name, process)
+            (alone_answers if name == 'single' else served_answers)(name, process)
         finally:
             process.kill()
             process.wait()
         expect(OK, 'verify', path(name), says='no damage')
 
 
-def busy_answers(name, process):
+def test_beside_changes():
+    """A map that is changed all the time: scan and verify come to an end, and say what they have seen."""
+    count = 200000
+    process = running('churn', count, mode='churn')
+    try:
+        began = time.monotonic()
+        result = shelf('scan', path('churn'), 'data/m', '--hex')
+        keys = [line.split(b'\t')[0] for line in result.stdout.splitlines()]
+        check(result.returncode == OK and len(keys) == count == len(set(keys)),
+              f'scan beside changes: {result.returncode}, {len(keys)} keys, {len(set(keys))} different, {result.stderr}')
+        check(b'each part of it of one' in result.stderr, f'scan says that it took several moments: {result.stderr}')
+        answer = expect_json(OK, 'verify', path('churn'))
+        region = answer['regions'][0]
+        left_out = [f for f in answer['findings'] if 'faster than it could be read' in f['what']]
+        check(answer['log']['whole'] and answer['log']['index'] >= answer['checkpoint']['index'], f'the log beside changes: {answer}')
+        check(left_out or (region['maps'] == 1 and region['map_entries'] == count and region['streams'] == 1),
+              f'the structures beside changes: {answer}')
+        check(time.monotonic() - began < 100, 'both come to an end')
+    finally:
+        process.kill()
+        process.wait()
+
+
+def log_spoil(directory, above):
+    """Damages the newest record of the log's file above that index; its index, or 0."""
+    found = {index: at for index, at in records(directory).items() if index > above}
+    if not found:
+        return 0
+    index = max(found)
+    with open(os.path.join(directory, 'log'), 'r+b') as file:
+        file.seek(found[index] + 4 * KIB)
+        file.write(b'spoilt')
+    return index
+
+
+def test_beside_damage():
+    """Records of the log that rot while the node runs are found by the first verify after that."""
+    process = running('rotting', 0)
+    try:
+        spoilt, result = 0, None
+        until = time.monotonic() + 60
+        with ThreadPoolExecutor() as pool:
+            while (not result or result.returncode == OK) and time.monotonic() < until:
+                looking = pool.submit(shelf, 'verify', path('rotting'), '--files')
+                while not looking.done():
+                    spoilt = max(spoilt, log_spoil(path('rotting'), spoilt))
+                result = looking.result()
+        check(result.returncode == CORRUPT and b'the node, which says that it has applied' in result.stdout,
+              f'damage behind the checkpoint, {spoilt} spoilt last: {result}')
+    finally:
+        process.kill()
+        process.wait()
+
+
+def alone_answers(name, process):
+    """A program that lets nobody attach."""
     directory, pid = path(name), str(process.pid)
     expect(BUSY, 'verify', directory, says=pid)
     expect(BUSY, 'put', directory, 'same/m', 'k', 'v', says=pid)
     expect_json(BUSY, 'get', directory, 'same/m', 'k')
+    expect(OK, 'status', directory, says=f'process {pid} works in it')
     answer = expect_json(OK, 'list', directory)
     check(answer['process'] == process.pid and answer['as_of'] == 'checkpoint' and answer['regions'][0]['name'] == 'same',
-          f'list of a busy directory: {answer}')
-    result = shelf('verify', directory, '--checkpoint')
-    check(result.returncode == OK and b'no damage' in result.stdout or
-          name == 'busy' and result.returncode == CONFLICT and b'overtook' in result.stderr, f'verify beside {name}: {result}')
+          f'list of a directory that is not shared: {answer}')
+    expect(OK, 'verify', directory, '--checkpoint', says='no damage')
     expect(NOT_FOUND, 'dump', directory, 'nothing', path('x.dump'), says=pid)
+
+
+def served_answers(name, process):
+    """A program that others attach to."""
+    directory = path(name)
+    answer = expect_json(OK, 'list', directory)
+    check(answer['as_of'] == 'now' and answer['regions'][0]['name'] == 'same', f'list of a served directory: {answer}')
+    for options in ((), ('--checkpoint',)):
+        result = shelf('verify', directory, *options)
+        check(result.returncode == OK and b'no damage' in result.stdout or
+              name == 'busy' and result.returncode == CONFLICT and b'overtook' in result.stderr, f'verify {options} beside {name}: {result}')
+    expect(NOT_FOUND, 'dump', directory, 'nothing', path('x.dump'), says="no region named 'nothing'")
+    expect(OK, 'clients', directory)
+    expect(OK, 'status', directory, says='all is well')
 
 
 # ---- Verify ---------------------------------------------------------------------------------------------------------
@@ -576,7 +648,8 @@ def test_bench():
 def main():
     try:
         for test in (test_help, test_misspelt, test_create, test_entries, test_terminal, test_dump, test_dump_numbers,
-                     test_dump_damaged, test_load_killed, test_dump_running, test_verify_checkpoint, test_verify_other,
+                     test_dump_damaged, test_load_killed, test_dump_running, test_beside_changes, test_beside_damage,
+                     test_verify_checkpoint, test_verify_other,
                      test_verify_log, test_verify_agrees, test_bench):
             try:
                 test()

@@ -4,15 +4,17 @@
  *
  *     cli_writer fill DIR COUNT       a map `m`, a stream `s` and a root of its own in region `data`; then ends
  *                                     without closing, as if killed: the log has what the checkpoint has not
- *     cli_writer run DIR CHECKPOINTS  region `same`: every transaction writes one number into each of its words, so that a
+ *     cli_writer run DIR CHECKPOINTS [alone]  region `same`: every transaction writes one number into each of its words, so that a
  *                                     copy which is exact at one index has the same number everywhere; with CHECKPOINTS
- *                                     = 1 asks for checkpoints without end. Until killed
+ *                                     = 1 asks for checkpoints without end; alone: nobody may attach. Until killed
  *     cli_writer smash DIR            overwrites the map of `data` with nonsense, in a transaction
+ *     cli_writer churn DIR COUNT      a map of COUNT entries in region `data`, and changes of some of them without end
  *     cli_writer root DIR             gives `data` a root of a type of its own
  *
  * Prints a line when it has begun what it does.
  */
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +98,45 @@ static void run(shelf *s, int checkpoints) {
     }
 }
 
+enum { CHURN_KEYS = 32, FILL_KEYS = 1000 };
+
+struct churn {
+    uint64_t numbers[FILL_KEYS];
+    int count;
+};
+
+static shelf_result churn_body(shelf_tx *tx, void *context) {
+    const struct churn *churn = context;
+    shelf_region region;
+    shelf_map map;
+    must(shelf_region_open(shelf_tx_shelf(tx), "data", &region), "region");
+    shelf_result result = shelf_map_open(tx, region, "m", &map);
+    for (int i = 0; i < churn->count && result == SHELF_OK; i++) {
+        result = shelf_map_put(tx, map, &churn->numbers[i], 8, &churn->numbers[i], 8);
+    }
+    return result;
+}
+
+static void churn(shelf *s, uint64_t count) {
+    static struct churn churn;
+    shelf_region region;
+    uint64_t next = 0, random = 1;
+    must(shelf_region_create(s, "data", (uint64_t)32 << 20, 0, &region), "create");
+    must(shelf_run(s, SHELF_READ_WRITE, structures_body, &region, 0, NULL), "structures");
+    for (bool told = false;;) {
+        churn.count = next < count ? FILL_KEYS : CHURN_KEYS;
+        for (int i = 0; i < churn.count; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            churn.numbers[i] = next < count ? next++ : (random >> 33) % count;
+        }
+        must(shelf_run(s, SHELF_READ_WRITE, churn_body, &churn, 0, NULL), "churn");
+        if (next == count && !told) {
+            say("running");
+            told = true;
+        }
+    }
+}
+
 static shelf_result smash_body(shelf_tx *tx, void *context) {
     shelf_region region = *(const shelf_region *)context;
     shelf_map map;
@@ -133,12 +174,14 @@ int main(int argc, char **argv) {
         (void)fprintf(stderr, "usage: cli_writer fill|run|smash|root DIR [NUMBER]\n");
         return 2;
     }
-    struct shelf_options options = {.flags = SHELF_OPEN_CREATE};
+    struct shelf_options options = {.flags = SHELF_OPEN_CREATE | (argc > 4 ? SHELF_OPEN_ALONE : 0u)};
     (void)snprintf(where, sizeof(where), "dir:%s", argv[2]);
     must(shelf_open(where, &options, &s), "open");
     uint64_t number = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     if (strcmp(argv[1], "fill") == 0) {
         fill(s, number);
+    } else if (strcmp(argv[1], "churn") == 0) {
+        churn(s, number > 0 ? number : 1);
     } else if (strcmp(argv[1], "run") == 0) {
         run(s, number != 0);
     } else {

@@ -80,4 +80,15 @@ try "link static" cc -Wall -Wextra -Werror consumer.c -o static $(pkg-config --c
 try "run static" ./static "dir:$work/two"
 try "opens again" ./static "dir:$work/one"
 
+cat >"$work/consumer.cpp" <<'CPP'
+#include <shelf.hpp>
+
+int main(int count, char **arguments) {
+    return count == 2 && shelf::store(arguments[1]).info().state == SHELF_OK ? 0 : 1;
+}
+CPP
+# shellcheck disable=SC2046
+try "link C++" c++ -std=c++17 -Wall -Wextra -Werror consumer.cpp -o plus $(pkg-config --cflags --libs shelf)
+try "run C++" env LD_LIBRARY_PATH="$library" ./plus "dir:$work/one"
+
 finish

@@ -256,25 +256,43 @@ def test_packed_and_plain_are_one_input():
 # ---- Two at once, and a polite end ----
 
 
-def test_busy_and_stop():
-    acks = os.path.join(work, 'busy.acks')
-    first = subprocess.Popen([PROGRAM, 'run', '--where', where('busy'), '--generate', '5000000', '--acks', acks, '--json'],
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def wait_for_position(process, acks, wanted):
     deadline = time.monotonic() + 60
-    while first.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
         if os.path.exists(acks):
             with open(acks, encoding='ascii') as file:
                 text = file.read()
-            if text and int(text) > 100:
+            if text and int(text) > wanted:
                 break
         time.sleep(0.002)
-    second = exchange('book', '--where', where('busy'))
-    check(second.returncode == 4 and 'BUSY' in second.stderr, f'a second program: {second.returncode} {second.stderr}')
+
+
+def test_beside_and_stop():
+    acks = os.path.join(work, 'busy.acks')
+    first = subprocess.Popen([PROGRAM, 'run', '--where', where('busy'), '--generate', '5000000', '--acks', acks, '--json'],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_position(first, acks, 100)
+    book = done(exchange('book', '--where', where('busy'), '--json'))
+    check(book.get('position', 0) > 100, f'the book beside a run: {book}')
     first.send_signal(signal.SIGTERM)
     out, errors = first.communicate(timeout=60)
     check(first.returncode == 0, f'SIGTERM ends it in order: {first.returncode} {errors}')
     report = json.loads(out) if out else {}
     check(report.get('complete') is False and report.get('position') == position('busy'), f'stopped: {report}')
+
+
+def test_second_run_takes_over():
+    """Two runs by mistake: the second goes on where the first was, and the first ends and says why."""
+    acks = os.path.join(work, 'twice.acks')
+    source = ['--generate', '20000', '--seed', '9']
+    first = subprocess.Popen([PROGRAM, 'run', '--where', where('twice'), *source, '--acks', acks],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_position(first, acks, 100)
+    second = done(exchange('run', '--where', where('twice'), *source, '--batch', 64, '--json'))
+    errors = first.communicate(timeout=60)[1]
+    check(first.returncode == 5 and 'FENCED' in errors, f'the first of two runs: {first.returncode} {errors}')
+    check(second.get('position') == 20000 and second.get('resumed_at', 0) >= 100, f'the second of two runs: {second}')
+    is_same('twice')
 
 
 # ---- For people ----
@@ -305,7 +323,8 @@ def main():
         test_region_grows()
         test_another_input_is_refused()
         test_packed_and_plain_are_one_input()
-        test_busy_and_stop()
+        test_beside_and_stop()
+        test_second_run_takes_over()
         test_book_is_sound_and_plain()
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the corpora of fuzz_superblock, fuzz_segment and fuzz_dump anew: pieces of real files of a small shelf, and dumps
-written here, some of them wrong. Needed after a change of a format.
+"""Makes the corpora of fuzz_superblock, fuzz_segment, fuzz_dump and fuzz_coordinator anew: pieces of real files of a small
+shelf, and dumps and answers of etcd written here, some of them wrong. Needed after a change of a format.
 
 Usage: corpus_make.py SHELF"""
 
+import base64
+import json
 import os
 import shutil
 import struct
@@ -103,8 +105,64 @@ def dumps():
     save('fuzz_dump', 'empty', b'')
 
 
+def etcd_register(key, value=b'value', mod=8, **changes):
+    kv = {'key': base64.b64encode(b'/shelf/fuzz/' + key).decode(), 'create_revision': '2', 'mod_revision': str(mod),
+          'version': '3', 'value': base64.b64encode(value).decode()}
+    return {**kv, **changes}
+
+
+def coordinators():
+    def put(name, which, body):
+        save('fuzz_coordinator', name, bytes([which]) + (body if isinstance(body, bytes) else json.dumps(body).encode()))
+
+    header = {'header': {'cluster_id': '324952591200643719', 'member_id': '3', 'revision': '9', 'raft_term': '2'}}
+    group, node = etcd_register(b'configuration/0'), etcd_register(b'nodes/7')
+    put('range_nothing', 0, header)
+    put('range_some', 0, {**header, 'kvs': [group, node, etcd_register(b'other')], 'count': '3'})
+    put('range_more', 0, {**header, 'kvs': [group], 'more': True})
+    put('range_many', 0, {**header, 'kvs': [etcd_register(b'nodes/%d' % i) for i in range(129)]})
+    put('range_number', 0, {**header, 'kvs': [etcd_register(b'configuration/18446744073709551615', mod_revision=8)]})
+    put('range_bad_base64', 0, {**header, 'kvs': [{**group, 'value': 'e*=='}]})
+    put('range_empty_value', 0, {**header, 'kvs': [etcd_register(b'nodes/1', b'')]})
+    put('range_large', 0, {**header, 'kvs': [etcd_register(b'nodes/1', bytes(2048))]})
+    put('range_too_large', 0, {**header, 'kvs': [etcd_register(b'nodes/1', bytes(2049))]})
+    put('range_cut', 0, json.dumps({**header, 'kvs': [group]}).encode()[:-9])
+    put('range_deep', 0, b'[' * 3000)
+    put('range_twice', 0, b'{"header":{},"header":{}}')
+    put('ask_won', 1, {**header, 'succeeded': True, 'responses': [{'response_put': header}, {'response_range': {'kvs': [group]}}]})
+    put('ask_lost', 1, {**header, 'responses': [{'response_range': {'kvs': [group], 'count': '1'}}]})
+    put('ask_removed', 1, {**header, 'succeeded': True, 'responses': [{'response_delete_range': {}}, {'response_range': {}}]})
+    put('ask_two', 1, {**header, 'responses': [{'response_range': {'kvs': [group, node]}}]})
+    put('ask_none', 1, {**header, 'succeeded': True, 'responses': []})
+    put('watch_created', 2, {'result': {**header, 'created': True}})
+    put('watch_events', 2, {'result': {**header, 'events': [
+        {'kv': group}, {'type': 'PUT', 'kv': node}, {'type': 'DELETE', 'kv': {'key': node['key'], 'mod_revision': '9'}}]}})
+    put('watch_canceled', 2, {'result': {**header, 'canceled': True, 'compact_revision': '7'}})
+    put('watch_error', 2, {'error': {'grpc_code': 14, 'http_code': 503, 'message': 'not \u0007 now'}})
+    put('watch_error_empty', 2, {'error': {'message': ''}})
+    put('watch_type', 2, {'result': {**header, 'events': [{'type': 'EAT', 'kv': node}]}})
+    put('token_good', 3, {**header, 'token': 'abcDEF.15'})
+    put('token_line', 3, {'token': 'abc\r\nX: y'})
+    put('token_long', 3, {'token': 'x' * 5000})
+    put('error_good', 4, {'error': 'x', 'message': 'etcdserver: request timed out', 'code': 14})
+    put('error_strange', 4, {'message': 'a\u0000b\u00e9' + 'x' * 300, 'code': -1})
+
+    def sealed(data):
+        return data[:8] + struct.pack('<I', crc32c(data)) + data[12:]
+    members = b''.join(struct.pack('<Q16sQ', i + 1, bytes([i]) * 16, 0) for i in range(3))
+    value = sealed(struct.pack('<8sIHHQQ16sIIII', b'SHLFCNFG', 0, 1, 0, 5, 2, b'n' * 16, 3, 0, 0, 0) + members)
+    put('value_configuration', 5, value)
+    put('value_configuration_repaired', 131 + 6, changed(value, 24))
+    put('value_configuration_cut', 131 + 6, value[:-32])
+    address = b'10.0.0.1:7000'
+    record = sealed(struct.pack('<8sIHHQ16s24x', b'SHLFNODE', 0, 1, len(address), 7, b'i' * 16) + address)
+    put('value_node', 5, record)
+    put('value_node_repaired', 131 + 6, changed(record, 70))
+    save('fuzz_coordinator', 'empty', b'')
+
+
 def main():
-    for name in ('fuzz_superblock', 'fuzz_segment', 'fuzz_dump'):
+    for name in ('fuzz_superblock', 'fuzz_segment', 'fuzz_dump', 'fuzz_coordinator'):
         shutil.rmtree(os.path.join(CORPUS, name), ignore_errors=True)
         os.makedirs(os.path.join(CORPUS, name))
     with tempfile.TemporaryDirectory() as work:
@@ -115,6 +173,7 @@ def main():
         superblocks(directory)
         segments(directory)
     dumps()
+    coordinators()
 
 
 if __name__ == '__main__':

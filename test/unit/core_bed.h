@@ -34,6 +34,7 @@ struct bed {
     struct core *core;
     size_t core_bytes;
     struct image *image;
+    struct region_map *maps;
     struct bed_file files[BED_FILES];
     uint8_t *memories[BED_REGIONS];
     struct io *queue[BED_QUEUE];
@@ -53,6 +54,7 @@ struct bed {
     uint32_t fail_result;
     uint32_t fail_count;
     uint64_t session, holder;
+    const struct credentials *credentials; // who submits; NULL: the node's own program
 };
 
 static inline void *bed_map(size_t size) {
@@ -95,6 +97,9 @@ static inline void bed_remove(struct bed *bed, uint32_t region) {
 // ---- Memory --------------------------------------------------------------------------------------------------------
 
 enum { BED_PAGES = BED_MEMORY_MAX / PAGE_SIZE };
+// Data, versions of lines and of pages, two tables, three bitmaps.
+#define BED_MEMORY_BYTES \
+    (BED_MEMORY_MAX + (size_t)BED_PAGES * (LINES_PER_PAGE * 8u + 8u + 2 * 8u) + 3 * (BED_PAGES / 8u))
 
 static inline void bed_memory(struct bed *bed, struct io *io) {
     assert_in_range(io->file.region, 1, BED_REGIONS - 1);
@@ -102,7 +107,7 @@ static inline void bed_memory(struct bed *bed, struct io *io) {
     size_t versions = BED_MEMORY_MAX / LINE_SIZE * 8, entries = BED_PAGES * 8u, bits = BED_PAGES / 8;
     uint8_t **memory = &bed->memories[io->file.region];
     if (*memory == NULL) {
-        *memory = bed_map(BED_MEMORY_MAX + versions + 2 * entries + 3 * bits);
+        *memory = bed_map(BED_MEMORY_BYTES);
     }
     uint8_t *at = *memory;
     io->memory.data = at;
@@ -111,6 +116,9 @@ static inline void bed_memory(struct bed *bed, struct io *io) {
     io->memory.versions = (_Atomic uint64_t *)(void *)at;
     io->memory.versions_view = io->memory.versions;
     at += versions;
+    io->memory.page_versions = (_Atomic uint64_t *)(void *)at;
+    io->memory.page_versions_view = io->memory.page_versions;
+    at += entries;
     io->memory.pages = (struct page_entry *)(void *)at;
     at += entries;
     io->memory.blocks = (struct block_entry *)(void *)at;
@@ -122,8 +130,7 @@ static inline void bed_memory(struct bed *bed, struct io *io) {
 
 static inline void bed_memory_free(struct bed *bed, uint32_t region) {
     if (bed->memories[region] != NULL) {
-        munmap(bed->memories[region],
-               BED_MEMORY_MAX + BED_MEMORY_MAX / LINE_SIZE * 8 + 2 * BED_PAGES * 8u + 3 * (BED_PAGES / 8));
+        munmap(bed->memories[region], BED_MEMORY_BYTES);
         bed->memories[region] = NULL;
     }
 }
@@ -233,6 +240,7 @@ static inline void bed_forget(struct bed *bed) {
     if (bed->core != NULL) {
         munmap(bed->core, bed->core_bytes);
         munmap(bed->image, sizeof(struct image));
+        munmap(bed->maps, REGION_NUMBERS * sizeof(struct region_map));
     }
     for (uint32_t region = 0; region < BED_REGIONS; region++) {
         bed_memory_free(bed, region);
@@ -251,7 +259,8 @@ static inline void bed_start(struct bed *bed) {
     bed_forget(bed);
     bed->core_bytes = core_size(&bed->config);
     bed->image = bed_map(sizeof(struct image));
-    bed->core = core_init(bed_map(bed->core_bytes), &bed->config, bed->image);
+    bed->maps = bed_map(REGION_NUMBERS * sizeof(struct region_map));
+    bed->core = core_init(bed_map(bed->core_bytes), &bed->config, bed->image, bed->maps);
     bed_step(bed, (struct event){.kind = EVENT_START});
     bed_run(bed);
     bed->config.create = false;
@@ -306,8 +315,11 @@ static inline void bed_stopped(struct bed *bed, shelf_result result, const char 
 
 static inline uint64_t bed_submit(struct bed *bed, const void *bytes, size_t size) {
     bed->token++;
-    bed_step(bed, (struct event){
-                      .kind = EVENT_SUBMIT, .request = bytes, .request_size = size, .token = bed->token});
+    bed_step(bed, (struct event){.kind = EVENT_SUBMIT,
+                                 .request = bytes,
+                                 .request_size = size,
+                                 .token = bed->token,
+                                 .credentials = bed->credentials});
     return bed->token;
 }
 
@@ -342,6 +354,7 @@ static inline struct bed_tx *bed_tx(struct bed *bed, uint64_t sequence, uint64_t
     tx.head.holder = bed->holder;
     tx.head.sequence = sequence;
     tx.head.index = index;
+    tx.head.epoch = atomic_load(&bed->image->epoch);
     tx.size = sizeof(tx.head);
     bed_tx_end(&tx);
     return &tx;
@@ -427,7 +440,7 @@ static inline uint64_t bed_write(struct bed *bed, uint64_t sequence, uint64_t ad
 }
 
 static inline uint8_t bed_byte(const struct bed *bed, uint64_t address) {
-    return bed->image->regions[shelf_addr_region(address)].data[shelf_addr_offset(address)];
+    return bed->maps[shelf_addr_region(address)].data[shelf_addr_offset(address)];
 }
 
 #endif

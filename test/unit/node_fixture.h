@@ -7,9 +7,9 @@
 
 #include <stdatomic.h>
 
-#include "client/detail.h"
-#include "client/node.h"
-#include "client/node_state.h"
+#include "base/detail.h"
+#include "node/node.h"
+#include "node/node_state.h"
 #include "world_fixture.h"
 
 enum { DEADLINE_MS = 20000 };
@@ -69,7 +69,7 @@ UNUSED static struct word_commit word_commit(const struct node *node, const stru
                     .session = session->session,
                     .holder = session->holder,
                     .sequence = sequence,
-                    .index = atomic_load(&((struct image *)node->image)->applied),
+                    .index = atomic_load(&node_replica(node)->image->applied),
                     .range_count = 1,
                     .ranges_size = sizeof(struct record_range) + sizeof(uint64_t)},
         .range = {.address = shelf_addr_make((shelf_region)region, offset), .size = sizeof(uint64_t)},
@@ -78,31 +78,37 @@ UNUSED static struct word_commit word_commit(const struct node *node, const stru
 }
 
 UNUSED static uint64_t word_read(struct node *node, uint32_t region, uint64_t offset) {
-    const struct region_view *view = &node_image(node)->regions[region];
-    return atomic_load_explicit((const _Atomic uint64_t *)(const void *)(view->data + offset),
+    const struct region_map *map = &node_replica(node)->maps[region];
+    return atomic_load_explicit((const _Atomic uint64_t *)(const void *)(map->data + offset),
                                 memory_order_relaxed);
 }
 
-// Puts a descriptor that cannot be written in the place of each one that is open on the file: every write to it fails.
-UNUSED static void file_break(const struct fixture *fixture, const char *name) {
-    char path[600], link[64], target[600];
-    snprintf(path, sizeof(path), "%s/%s", fixture->path, name);
+// Puts another file in the place of each descriptor that is open on one; how many those were.
+UNUSED static int file_replace(const char *path, const char *by, int flags) {
+    char link[64], target[600];
     DIR *descriptors = opendir("/proc/self/fd");
     assert_non_null(descriptors);
-    int broken = 0;
+    int replaced = 0;
     for (struct dirent *entry; (entry = readdir(descriptors)) != NULL;) {
         snprintf(link, sizeof(link), "/proc/self/fd/%.20s", entry->d_name);
         ssize_t size = readlink(link, target, sizeof(target) - 1);
         target[size > 0 ? size : 0] = 0;
         if (strcmp(target, path) == 0) {
-            int bad = open("/dev/null", O_RDONLY | O_CLOEXEC);
-            assert_true(bad >= 0 && dup2(bad, atoi(entry->d_name)) >= 0);
-            close(bad);
-            broken++;
+            int other = open(by, flags | O_CLOEXEC);
+            assert_true(other >= 0 && dup2(other, atoi(entry->d_name)) >= 0);
+            close(other);
+            replaced++;
         }
     }
     closedir(descriptors);
-    assert_true(broken > 0);
+    return replaced;
+}
+
+// Every write to it fails.
+UNUSED static void file_break(const struct fixture *fixture, const char *name) {
+    char path[600];
+    snprintf(path, sizeof(path), "%s/%s", fixture->path, name);
+    assert_true(file_replace(path, "/dev/null", O_RDONLY) > 0);
 }
 
 #endif

@@ -6,7 +6,6 @@
 #ifndef SHELF_TEST_STRUCTURE_FIXTURE_H
 #define SHELF_TEST_STRUCTURE_FIXTURE_H
 
-#include <ftw.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/random.h"
+#include "directory.h"
 #include "shelf.h"
 
 #include "cmocka_program.h"
@@ -73,17 +73,9 @@ static inline void fixture_open(struct fixture *fixture, uint64_t size, uint64_t
     commit(tx);
 }
 
-static inline int fixture_remove_one(const char *path, const struct stat *status, int kind,
-                                     struct FTW *place) {
-    (void)status;
-    (void)kind;
-    (void)place;
-    return remove(path);
-}
-
 static inline void fixture_close(struct fixture *fixture) {
     EXPECT_OK(shelf_close(fixture->s));
-    assert_int_equal(nftw(fixture->path, fixture_remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    assert_int_equal(directory_remove(fixture->path), 0);
 }
 
 // The same shelf, closed and recovered.
@@ -93,8 +85,8 @@ static inline void fixture_reopen(struct fixture *fixture) {
     EXPECT_OK(shelf_region_open(fixture->s, "test", &fixture->region));
 }
 
-static inline struct shelf_alloc_audit audit(const struct fixture *fixture) {
-    struct shelf_alloc_audit result;
+static inline struct shelf_alloc_sums audit(const struct fixture *fixture) {
+    struct shelf_alloc_sums result;
     shelf_tx *tx = begin_read(fixture);
     EXPECT_OK(shelf_alloc_audit(tx, fixture->region, &result));
     shelf_abort(tx);

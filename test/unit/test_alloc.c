@@ -7,22 +7,27 @@
 
 #include "structure/alloc.h"
 
-#define MIB ((uint64_t)1 << 20)
+#define MIB            ((uint64_t)1 << 20)
+#define SPAN_SIZE      65536u // of regions of 4 MiB and more
+#define SPAN_SHIFT     16
+#define SPANS_RESERVED 2u
+#define SMALL_SIZE     4096u // of smaller ones
+#define SMALL_RESERVED 14u
 
 // ---- Sizes ----------------------------------------------------------------------------------------------------------
 
-static void test_alloc_sizes_and_alignment(void **state) {
-    (void)state;
+static void sizes_and_alignment(uint64_t region_size, size_t size_end) {
+    bool small = region_size < REGION_SMALL_MAX;
     struct fixture f = {0};
-    fixture_open(&f, 64 * MIB, 0);
+    fixture_open(&f, region_size, 0);
     shelf_tx *tx = begin_write(&f);
-    for (size_t size = 1; size < 4 * MIB; size += size / 7 + 1) {
+    for (size_t size = 1; size < size_end; size += size / 7 + 1) {
         shelf_addr address;
         size_t usable;
         EXPECT_OK(shelf_alloc(tx, f.region, size, &address));
         EXPECT_OK(shelf_alloc_size(tx, address, &usable));
         assert_true(usable >= size);
-        assert_int_equal(usable, alloc_capacity(size));
+        assert_int_equal(usable, alloc_capacity(small, size));
         assert_int_equal(shelf_addr_region(address), f.region);
         assert_int_equal(shelf_addr_offset(address) % (size >= 64 ? 64 : 16), 0);
         if (size > 48 && size <= 512) {
@@ -36,23 +41,38 @@ static void test_alloc_sizes_and_alignment(void **state) {
     fixture_close(&f);
 }
 
-static void test_alloc_class_shapes_tile_their_slabs(void **state) {
+static void test_alloc_sizes_and_alignment(void **state) {
     (void)state;
+    sizes_and_alignment(64 * MIB, 4 * MIB);
+    sizes_and_alignment(3 * MIB, MIB);
+}
+
+static void shapes_tile_their_slabs(bool small, uint32_t span_size) {
     for (unsigned class = 0; class < ALLOC_CLASSES; class ++) {
-        const struct class_shape *shape = alloc_class_shape(class);
+        const struct class_shape *shape = alloc_class_shape(small, class);
+        assert_int_equal(shape->size, alloc_class_shape(!small, class)->size);
         if (shape->spans == 0) {
-            assert_int_equal(shape->size % SPAN_SIZE, 0);
+            assert_int_equal(shape->size % span_size, 0);
             continue;
         }
-        uint64_t slab = (uint64_t)shape->spans * SPAN_SIZE;
+        uint64_t slab = (uint64_t)shape->spans * span_size;
         uint64_t used = shape->head + (uint64_t)shape->blocks * shape->size;
         assert_true(used <= slab && slab - used <= slab / 8);
         assert_true(shape->blocks >= 2);
         assert_int_equal(shape->head % (shape->size >= 64 ? 64 : 16), 0);
-        assert_true(alloc_class_bitmap_words(class) * 8 <= (shape->head != 0 ? shape->head : 32));
-        assert_true(class == 0 || shape->size > alloc_class_shape(class - 1)->size);
+        assert_true(alloc_shape_bitmap_words(shape) * 8 <= (shape->head != 0 ? shape->head : 32));
+        assert_true(class == 0 || shape->size > alloc_class_shape(small, class - 1)->size);
     }
-    assert_int_equal(alloc_capacity(124), 128);
+}
+
+static void test_alloc_class_shapes_tile_their_slabs(void **state) {
+    (void)state;
+    shapes_tile_their_slabs(false, SPAN_SIZE);
+    shapes_tile_their_slabs(true, SMALL_SIZE);
+    assert_int_equal(alloc_capacity(false, 124), 128);
+    assert_int_equal(alloc_capacity(true, 33000), 36864);
+    assert_true(alloc_is_same(100, 128));
+    assert_false(alloc_is_same(33000, 40000)); // one class in a large region, two lengths in a small one
 }
 
 // ---- Random life ----------------------------------------------------------------------------------------------------
@@ -114,7 +134,7 @@ static void model_free(struct model *model, shelf_tx *tx, size_t index) {
 }
 
 static void model_check(const struct model *model, const struct fixture *f) {
-    struct shelf_alloc_audit sums = audit(f);
+    struct shelf_alloc_sums sums = audit(f);
     assert_true(sums.live == model->live);
     assert_true(sums.blocks_live == model->count);
 }
@@ -133,11 +153,11 @@ static void model_end(struct model *model) {
 }
 
 // Allocates and frees at random, in transactions of which some are aborted; now and then the region gets full.
-static void random_life(uint64_t region_size, uint64_t seed, unsigned rounds) {
+static void random_life(uint64_t first_size, uint64_t region_size, uint64_t seed, unsigned rounds) {
     struct fixture f = {0};
     struct random random;
     random_seed(&random, seed);
-    fixture_open(&f, region_size, 0);
+    fixture_open(&f, first_size, 0);
     struct model *model = model_make(region_size);
     struct model *saved = model_make(region_size);
     unsigned full = 0;
@@ -148,6 +168,9 @@ static void random_life(uint64_t region_size, uint64_t seed, unsigned rounds) {
         saved->granules = granules;
         memcpy(saved->granules, model->granules, region_size / 16);
         bool grows = round % 10 < 6;
+        if (round == rounds / 3) {
+            EXPECT_OK(shelf_region_grow(f.s, f.region, region_size));
+        }
         for (unsigned step = 0; step < 60; step++) {
             if (model->count < BLOCKS_MAX &&
                 (model->count == 0 || random_chance(&random, grows ? 3 : 1, 4))) {
@@ -180,12 +203,17 @@ static void random_life(uint64_t region_size, uint64_t seed, unsigned rounds) {
 
 static void test_alloc_against_model_small_region(void **state) {
     (void)state;
-    random_life(MIB, 1, 150);
+    random_life(MIB, MIB, 1, 150);
 }
 
 static void test_alloc_against_model(void **state) {
     (void)state;
-    random_life(12 * MIB, 2, 300);
+    random_life(12 * MIB, 12 * MIB, 2, 300);
+}
+
+static void test_alloc_against_model_growing_region(void **state) {
+    (void)state;
+    random_life(MIB, 10 * MIB + 40960, 3, 300);
 }
 
 // ---- Misuse ---------------------------------------------------------------------------------------------------------
@@ -207,7 +235,7 @@ static void test_free_of_what_is_no_allocation(void **state) {
         large + 64,
         large + SPAN_SIZE,
         shelf_addr_make(f.region, 0),
-        shelf_addr_make(f.region, SPAN_TABLE_OFFSET),
+        shelf_addr_make(f.region, SPAN_LAYOUT_LARGE.table_offset),
         shelf_addr_make(f.region, 4 * MIB - 64),
         shelf_addr_make(f.region, 4 * MIB),
         shelf_addr_make(f.region, (uint64_t)1 << 47),
@@ -259,14 +287,14 @@ static void test_alloc_aborted_leaves_nothing(void **state) {
     (void)state;
     struct fixture f = {0};
     fixture_open(&f, 4 * MIB, 0);
-    struct shelf_alloc_audit before = audit(&f);
+    struct shelf_alloc_sums before = audit(&f);
     shelf_tx *tx = begin_write(&f);
     for (unsigned index = 0; index < 500; index++) {
         shelf_addr address;
         EXPECT_OK(shelf_alloc(tx, f.region, 1 + index * 7, &address));
     }
     shelf_abort(tx);
-    struct shelf_alloc_audit after = audit(&f);
+    struct shelf_alloc_sums after = audit(&f);
     assert_memory_equal(&before, &after, sizeof(before));
     fixture_close(&f);
 }
@@ -283,14 +311,13 @@ static unsigned fill(const struct fixture *f, size_t size, shelf_addr *blocks, u
     return count;
 }
 
-static void test_alloc_full_region_recovers(void **state) {
-    (void)state;
-    enum { BLOCKS = 20000 };
+static void full_region_recovers(uint64_t region_size, uint64_t reserved) {
+    enum { BLOCKS = 40000 };
     static shelf_addr blocks[BLOCKS];
     struct fixture f = {0};
-    fixture_open(&f, 2 * MIB, 2 * MIB);
+    fixture_open(&f, region_size, region_size);
     unsigned count = fill(&f, 128, blocks, BLOCKS);
-    assert_true(count > (2 * MIB - 3 * SPAN_SIZE) / 128 * 9 / 10);
+    assert_true(count > (region_size - reserved) / 128 * 9 / 10);
     assert_int_equal(audit(&f).blocks_live, count);
     shelf_addr address;
     shelf_tx *tx = begin_write(&f);
@@ -303,31 +330,43 @@ static void test_alloc_full_region_recovers(void **state) {
         EXPECT_OK(shelf_free(tx, blocks[index]));
     }
     // Everything is one piece again, the kept empty slab included.
-    EXPECT_OK(shelf_alloc(tx, f.region, 2 * MIB - SPANS_RESERVED * SPAN_SIZE, &address));
+    EXPECT_OK(shelf_alloc(tx, f.region, region_size - reserved, &address));
     EXPECT(SHELF_NO_SPACE, shelf_alloc(tx, f.region, 1, &address));
     commit(tx);
     assert_int_equal(audit(&f).free, 0);
     fixture_close(&f);
 }
 
-// A class without a slab of its own takes from larger ones when there are no spans left.
-static void test_alloc_borrows_larger_blocks(void **state) {
+static void test_alloc_full_region_recovers(void **state) {
     (void)state;
-    static shelf_addr blocks[200];
+    full_region_recovers(4 * MIB, SPANS_RESERVED * SPAN_SIZE);
+    full_region_recovers(MIB, SMALL_RESERVED * SMALL_SIZE);
+}
+
+// A class without a slab of its own takes from larger ones when there are no spans left.
+static void borrows_larger_blocks(uint64_t region_size, size_t block, size_t size) {
+    static shelf_addr blocks[600];
     struct fixture f = {0};
-    fixture_open(&f, MIB, MIB);
-    unsigned count = fill(&f, 8192, blocks, 200);
+    fixture_open(&f, region_size, region_size);
+    unsigned count = fill(&f, block, blocks, 600);
+    assert_true(count > 20 && count < 600);
     shelf_addr address;
     size_t usable;
     shelf_tx *tx = begin_write(&f);
     EXPECT_OK(shelf_free(tx, blocks[count - 1]));
-    EXPECT_OK(shelf_alloc(tx, f.region, 7000, &address));
+    EXPECT_OK(shelf_alloc(tx, f.region, size, &address));
     EXPECT_OK(shelf_alloc_size(tx, address, &usable));
-    assert_int_equal(usable, 8192);
-    EXPECT(SHELF_NO_SPACE, shelf_alloc(tx, f.region, 7000, &address));
+    assert_int_equal(usable, block);
+    EXPECT(SHELF_NO_SPACE, shelf_alloc(tx, f.region, size, &address));
     commit(tx);
     (void)audit(&f);
     fixture_close(&f);
+}
+
+static void test_alloc_borrows_larger_blocks(void **state) {
+    (void)state;
+    borrows_larger_blocks(4 * MIB, 8192, 7000);
+    borrows_larger_blocks(MIB, 2048, 1700);
 }
 
 static void test_alloc_uses_what_the_region_grew_by(void **state) {
@@ -335,19 +374,45 @@ static void test_alloc_uses_what_the_region_grew_by(void **state) {
     enum { BLOCKS = 400 };
     static shelf_addr blocks[BLOCKS];
     struct fixture f = {0};
-    fixture_open(&f, MIB, 200 * MIB);
+    fixture_open(&f, 4 * MIB, 200 * MIB);
     unsigned count = fill(&f, 32768, blocks, BLOCKS);
-    EXPECT_OK(shelf_region_grow(f.s, f.region, 3 * MIB + 8192));
+    EXPECT_OK(shelf_region_grow(f.s, f.region, 6 * MIB + 8192));
     (void)audit(&f); // the allocator does not know yet
     count += fill(&f, 32768, blocks + count, BLOCKS - count);
-    assert_int_equal(count, (3 * MIB - SPANS_RESERVED * SPAN_SIZE) / 32768);
-    EXPECT_OK(shelf_region_grow(f.s, f.region, 6 * MIB));
+    assert_int_equal(count, (6 * MIB - SPANS_RESERVED * SPAN_SIZE) / 32768);
+    EXPECT_OK(shelf_region_grow(f.s, f.region, 9 * MIB));
     shelf_tx *tx = begin_write(&f);
     shelf_addr large;
     EXPECT_OK(shelf_alloc(tx, f.region, 3 * MIB, &large));
     EXPECT(SHELF_NO_SPACE, shelf_alloc(tx, f.region, SPAN_SIZE, &large));
     commit(tx);
     (void)audit(&f);
+    fixture_close(&f);
+}
+
+// A region that was small has slabs as long as a large one has, once it has grown, and short ones where those do not fit.
+static void test_alloc_small_region_grows(void **state) {
+    (void)state;
+    enum { BLOCKS = 70000 };
+    static shelf_addr blocks[BLOCKS];
+    struct fixture f = {0};
+    fixture_open(&f, MIB, 0);
+    unsigned count = fill(&f, 128, blocks, BLOCKS), before = count;
+    assert_true(count * 128 > MIB * 9 / 10);
+    EXPECT_OK(shelf_region_grow(f.s, f.region, 8 * MIB));
+    count += fill(&f, 128, blocks + count, BLOCKS - count);
+    assert_true(count < BLOCKS && count * 128 > 8 * MIB * 9 / 10);
+    assert_true(audit(&f).free < 128 * 32);
+    uint64_t within = shelf_addr_offset(blocks[before]) % SMALL_SIZE; // its slab's bitmap lies before it
+    assert_int_equal(within, 128);
+    shelf_tx *tx = begin_write(&f);
+    for (unsigned index = 0; index < count; index++) {
+        EXPECT_OK(shelf_free(tx, blocks[index]));
+    }
+    commit(tx);
+    assert_int_equal(audit(&f).live, 0);
+    fixture_reopen(&f);
+    assert_int_equal(audit(&f).live, 0);
     fixture_close(&f);
 }
 
@@ -389,9 +454,9 @@ static void test_alloc_survives_a_restart(void **state) {
     shelf_tx *tx = begin_write(&f);
     EXPECT_OK(shelf_alloc(tx, f.region, 1000, &a));
     commit(tx);
-    struct shelf_alloc_audit before = audit(&f);
+    struct shelf_alloc_sums before = audit(&f);
     fixture_reopen(&f);
-    struct shelf_alloc_audit after = audit(&f);
+    struct shelf_alloc_sums after = audit(&f);
     assert_memory_equal(&before, &after, sizeof(before));
     tx = begin_write(&f);
     EXPECT_OK(shelf_alloc(tx, f.region, 1000, &b));
@@ -406,6 +471,7 @@ static void test_alloc_survives_a_restart(void **state) {
 // Every one of these changes to the allocator's own lines must be found by the audit.
 static void test_audit_finds_damage(void **state) {
     (void)state;
+    const struct span_layout layout = SPAN_LAYOUT_LARGE;
     struct fixture f = {0};
     fixture_open(&f, 4 * MIB, 0);
     shelf_tx *tx = begin_write(&f);
@@ -415,10 +481,10 @@ static void test_audit_finds_damage(void **state) {
     EXPECT_OK(shelf_alloc(tx, f.region, 90000, &slab));
     EXPECT_OK(shelf_alloc(tx, f.region, 5 * SPAN_SIZE, &large));
     commit(tx);
-    uint64_t small_span = span_descriptor_offset(shelf_addr_offset(small) >> SPAN_SHIFT);
-    uint64_t inlined_span = span_descriptor_offset(shelf_addr_offset(inlined) >> SPAN_SHIFT);
-    uint64_t slab_span = span_descriptor_offset(shelf_addr_offset(slab) >> SPAN_SHIFT);
-    uint64_t large_span = span_descriptor_offset(shelf_addr_offset(large) >> SPAN_SHIFT);
+    uint64_t small_span = span_descriptor_offset(&layout, shelf_addr_offset(small) >> SPAN_SHIFT);
+    uint64_t inlined_span = span_descriptor_offset(&layout, shelf_addr_offset(inlined) >> SPAN_SHIFT);
+    uint64_t slab_span = span_descriptor_offset(&layout, shelf_addr_offset(slab) >> SPAN_SHIFT);
+    uint64_t large_span = span_descriptor_offset(&layout, shelf_addr_offset(large) >> SPAN_SHIFT);
     const struct {
         const char *what;
         uint64_t offset;
@@ -449,7 +515,7 @@ static void test_audit_finds_damage(void **state) {
     (void)audit(&f);
     for (size_t index = 0; index < sizeof(damages) / sizeof(damages[0]); index++) {
         shelf_addr at = shelf_addr_make(f.region, damages[index].offset);
-        struct shelf_alloc_audit sums;
+        struct shelf_alloc_sums sums;
         unsigned char byte;
         tx = begin_write(&f);
         EXPECT_OK(shelf_read(tx, at, &byte, 1));
@@ -470,6 +536,7 @@ int main(void) {
         cmocka_unit_test(test_alloc_class_shapes_tile_their_slabs),
         cmocka_unit_test(test_alloc_against_model_small_region),
         cmocka_unit_test(test_alloc_against_model),
+        cmocka_unit_test(test_alloc_against_model_growing_region),
         cmocka_unit_test(test_free_of_what_is_no_allocation),
         cmocka_unit_test(test_alloc_too_large),
         cmocka_unit_test(test_alloc_in_read_only_transaction),
@@ -477,6 +544,7 @@ int main(void) {
         cmocka_unit_test(test_alloc_full_region_recovers),
         cmocka_unit_test(test_alloc_borrows_larger_blocks),
         cmocka_unit_test(test_alloc_uses_what_the_region_grew_by),
+        cmocka_unit_test(test_alloc_small_region_grows),
         cmocka_unit_test(test_alloc_beyond_the_first_table),
         cmocka_unit_test(test_alloc_survives_a_restart),
         cmocka_unit_test(test_audit_finds_damage),

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client/handle.h"
+#include "door/door.h"
 #include "tx_bed.h"
 
 // ---- The node -------------------------------------------------------------------------------------------------------
@@ -19,12 +20,15 @@ enum { POSTED_MAX = 4096 };
 struct node {
     struct tx_bed *bed;
     uint64_t sessions_opened, sessions_expired;
-    uint64_t commits; // calls and posts
+    uint64_t commits;  // calls and posts
+    uint64_t outcomes; // that were asked for
+    shelf_result outcome;
     /* What a call gets: by default OK. */
     shelf_result (*answer)(const struct commit_request *request, struct reply *reply);
     uint32_t open_result, open_reason;
     struct shelf_options options;
     bool closed;
+    int waiters;
     /* Posted and not answered yet. */
     struct node_request *posted[POSTED_MAX];
     size_t posted_count;
@@ -34,7 +38,7 @@ static struct node the_node;
 shelf_result node_open(const char *path, const struct shelf_options *options, struct node **ret_node) {
     if (strcmp(path, "missing") == 0)
         return SHELF_NOT_FOUND;
-    the_node = (struct node){.bed = bed_make(1 << 16), .options = *options};
+    the_node = (struct node){.bed = bed_make(1 << 16), .outcome = SHELF_ABORTED, .options = *options};
     *ret_node = &the_node;
     return SHELF_OK;
 }
@@ -46,8 +50,8 @@ shelf_result node_close(struct node *node) {
     return SHELF_OK;
 }
 
-struct image *node_image(struct node *node) {
-    return node->bed->image;
+const struct replica *node_replica(const struct node *node) {
+    return &node->bed->replica;
 }
 
 static void session_answer(struct node *node, struct reply *reply) {
@@ -67,8 +71,10 @@ static void request_answer(struct node *node, const void *bytes, struct reply *r
     } else if (header->kind == REQUEST_SESSION_EXPIRE) {
         node->sessions_expired++;
     } else if (header->kind == REQUEST_SESSION_OUTCOME) {
-        reply->result = SHELF_ABORTED;
-        reply->reason = REASON_SEQUENCE_FENCED;
+        node->outcomes++;
+        reply->result = node->outcome;
+        reply->reason = node->outcome == SHELF_ABORTED ? REASON_SEQUENCE_FENCED : REASON_NONE;
+        reply->receipt.index = 77;
     } else {
         reply->receipt.index = 100 + node->commits;
         reply->receipt.durability = SHELF_DURABLE_LOCAL;
@@ -104,7 +110,24 @@ static void posted_answer(size_t place, shelf_result result, uint32_t reason) {
         request->reply.result = result;
         request->reply.reason = reason;
     }
+    request->next = NULL;
     request->done(request);
+}
+
+// Answers all posted requests in one chain, with OK but for one.
+static void posted_answer_all(size_t place_other, shelf_result result, uint32_t reason) {
+    struct node_request *first = the_node.posted[0];
+    for (size_t place = 0; place < the_node.posted_count; place++) {
+        struct node_request *request = the_node.posted[place];
+        request_answer(&the_node, request->bytes, &request->reply);
+        if (place == place_other) {
+            request->reply.result = result;
+            request->reply.reason = reason;
+        }
+        request->next = place + 1 < the_node.posted_count ? the_node.posted[place + 1] : NULL;
+    }
+    the_node.posted_count = 0;
+    first->done(first);
 }
 
 shelf_result node_checkpoint(struct node *node, uint64_t *ret_index) {
@@ -126,6 +149,32 @@ bool node_region_get(struct node *node, uint32_t region, struct shelf_region_inf
 }
 size_t node_region_list(struct node *node, struct shelf_region_info *ret_infos, size_t count_max) {
     return count_max > 0 ? (size_t)node_region_find(node, "a", ret_infos) : 1;
+}
+
+void node_waiters_add(struct node *node, int change) {
+    node->waiters += change;
+}
+
+void node_requests_deliver(struct node_request *answered) {
+    assert_null(answered); // nothing comes out of a ring here
+}
+
+// Nobody else comes.
+shelf_result door_open(struct node *node, const struct door_options *options, struct door **ret_door) {
+    (void)node;
+    (void)options;
+    *ret_door = NULL;
+    return SHELF_OK;
+}
+void door_close(struct door *door) {
+    (void)door;
+}
+size_t door_clients(struct door *door, uint64_t from, struct shelf_client_info *ret_infos, size_t count_max) {
+    (void)door;
+    (void)from;
+    (void)ret_infos;
+    (void)count_max;
+    return 0;
 }
 
 // ---- Help -----------------------------------------------------------------------------------------------------------
@@ -200,7 +249,8 @@ static void test_open_refuses_what_makes_no_sense(void **state) {
         {.log_bytes_max = 1000},
         {.log_bytes_max = (uint64_t)1 << 60},
         {.log_bytes_max = (uint64_t)128 << 20, .checkpoint_log_bytes = (uint64_t)65 << 20},
-        {.reserved = {[7] = 1}},
+        {.reserved = {[6] = 1}},
+        {.reserved32 = 1},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_int_equal(shelf_open("dir:here", &bad[i], &other), SHELF_INVALID);
@@ -211,7 +261,7 @@ static void test_open_completes_options(void **state) {
     (void)state;
     assert_int_equal(the_node.options.commit_deadline_ms, 50);
     assert_int_equal(the_node.options.log_bytes_max, 1 << 30);
-    assert_int_equal(the_node.options.checkpoint_log_bytes, 256 << 20);
+    assert_int_equal(the_node.options.checkpoint_log_bytes, 384 << 20);
     assert_int_equal(the_node.options.checkpoint_interval_ms, 300000);
     assert_int_equal(the_node.options.session_idle_ms, 3600000);
     assert_int_equal(the_node.options.session_named_idle_ms, 2592000000);
@@ -458,6 +508,59 @@ static void test_descriptor_is_readable_exactly_while_completions_wait(void **st
     assert_int_equal(completions_take(completions, 4), 0);
 }
 
+static void test_a_look_at_no_completions_changes_nothing(void **state) {
+    (void)state;
+    struct shelf_completion completions[4];
+    for (uint64_t round = 1; round <= 3; round++) {
+        for (size_t i = 0; i < 2; i++)
+            assert_int_equal(shelf_commit_async(change_begin(), round), SHELF_OK);
+        for (size_t i = 0; i < 2; i++) {
+            assert_int_equal(completions_take(completions, 4), 0);
+            posted_answer(0, SHELF_OK, 0);
+            assert_true(completions_ready());
+            assert_int_equal(completions_take(completions, 4), 1);
+            assert_int_equal(completions[0].tag, round);
+        }
+        assert_int_equal(completions_take(completions, 4), 0);
+    }
+}
+
+// 200 commits are in four lanes. One of them is answered otherwise, in the middle of a lane.
+static void chain_of_answers(shelf_result result, uint32_t reason, size_t expected) {
+    enum { COUNT = 200, OTHER = 100 };
+    static struct shelf_completion completions[COUNT];
+    for (uint64_t i = 0; i < COUNT; i++)
+        assert_int_equal(shelf_commit_async(change_begin(), i + 1), SHELF_OK);
+    posted_answer_all(OTHER, result, reason);
+    assert_int_equal(completions_take(completions, COUNT), expected);
+    for (uint64_t i = 0; i < expected; i++) {
+        bool behind = expected < COUNT && i >= OTHER; /* where one is missing */
+        assert_int_equal(completions[i].tag, i + 1 + behind);
+        assert_int_equal(completions[i].result, completions[i].tag == OTHER + 1 ? result : SHELF_OK);
+    }
+}
+
+static void test_a_chain_of_answers_completes_in_order(void **state) {
+    (void)state;
+    chain_of_answers(SHELF_CONFLICT, REASON_CERTIFY, 200);
+    for (size_t i = 0; i < 4; i++) /* all places are free again */
+        assert_int_equal(atomic_load(&s->lanes[i]->pending), 0);
+    assert_int_equal(atomic_load(&s->lane_count), 4);
+    chain_of_answers(SHELF_OK, 0, 200);
+    assert_int_equal(atomic_load(&s->lane_count), 4);
+}
+
+static void test_a_burnt_sequence_in_a_chain_is_submitted_again(void **state) {
+    (void)state;
+    struct shelf_completion completion;
+    chain_of_answers(SHELF_ABORTED, REASON_SEQUENCE_FENCED, 199);
+    assert_int_equal(the_node.posted_count, 1);
+    posted_answer(0, SHELF_OK, 0);
+    assert_int_equal(completions_take(&completion, 1), 1);
+    assert_int_equal(completion.tag, 101);
+    assert_int_equal(completion.result, SHELF_OK);
+}
+
 static void test_completion_carries_the_refusal(void **state) {
     (void)state;
     struct shelf_completion completion;
@@ -657,6 +760,68 @@ static void test_run_goes_on_until_it_commits(void **state) {
         assert_int_equal(hints[i], hints[0] + i);
 }
 
+// Commits in turn: CONFLICT, UNKNOWN, then as they come.
+static shelf_result answer_lost(const struct commit_request *request, struct reply *reply) {
+    return the_node.commits == 1   ? answer_conflict(request, reply)
+           : the_node.commits == 2 ? SHELF_UNKNOWN
+                                   : SHELF_OK;
+}
+static uint64_t sequence_seen;
+static shelf_result answer_lost_once(const struct commit_request *request, struct reply *reply) {
+    (void)reply;
+    sequence_seen = request->sequence;
+    return the_node.commits == 1 ? SHELF_UNKNOWN : SHELF_OK;
+}
+static shelf_result answer_lost_then_denied(const struct commit_request *request, struct reply *reply) {
+    (void)request;
+    reply->result = the_node.commits == 1 ? SHELF_OK : SHELF_DENIED;
+    return the_node.commits == 1 ? SHELF_UNKNOWN : SHELF_OK;
+}
+
+static void test_session_run_settles_what_is_unknown(void **state) {
+    (void)state;
+    struct shelf_session *session;
+    struct shelf_receipt receipt = {0};
+    assert_int_equal(shelf_session_open(s, "s", &session), SHELF_OK);
+    // It had no effect: again, under another sequence.
+    the_node.answer = answer_lost;
+    the_node.outcome = SHELF_ABORTED;
+    runs = 0;
+    assert_int_equal(shelf_session_run(session, 0, body_write, NULL, 60000, &receipt), SHELF_OK);
+    assert_int_equal(runs, 3);
+    assert_int_equal(the_node.outcomes, 1);
+    assert_int_equal(receipt.index, 100 + 2);
+    // It had: the body does not run again.
+    the_node.commits = the_node.outcomes = 0;
+    the_node.answer = answer_lost_once;
+    the_node.outcome = SHELF_OK;
+    runs = 0;
+    assert_int_equal(shelf_session_run(session, 0, body_write, NULL, 60000, &receipt), SHELF_OK);
+    assert_int_equal(runs, 1);
+    assert_int_equal(receipt.index, 77);
+    // Nobody can tell.
+    the_node.commits = the_node.outcomes = 0;
+    the_node.outcome = SHELF_UNAVAILABLE;
+    assert_int_equal(shelf_session_run(session, 0, body_write, NULL, 60000, &receipt), SHELF_UNKNOWN);
+    assert_int_equal(receipt.sequence, sequence_seen);
+    // A sequence of the caller's is not fenced, but committed again.
+    the_node.commits = the_node.outcomes = 0;
+    runs = 0;
+    assert_int_equal(shelf_session_run(session, 40, body_write, NULL, 60000, &receipt), SHELF_OK);
+    assert_int_equal(runs, 2);
+    assert_int_equal(sequence_seen, 40);
+    assert_int_equal(the_node.outcomes, 0);
+    // What becomes of the second commit says nothing of the first.
+    the_node.commits = 0;
+    the_node.answer = answer_lost_then_denied;
+    assert_int_equal(shelf_session_run(session, 41, body_write, NULL, 60000, &receipt), SHELF_UNKNOWN);
+    assert_int_equal(receipt.sequence, 41);
+    shelf_result error = SHELF_NOT_FOUND;
+    assert_int_equal(shelf_session_run(session, 0, body_write, &error, 60000, NULL), SHELF_NOT_FOUND);
+    assert_int_equal(shelf_session_run(session, UINT64_MAX, body_write, NULL, 60000, NULL), SHELF_INVALID);
+    shelf_session_close(session);
+}
+
 static void test_run_ends_at_its_deadline(void **state) {
     (void)state;
     the_node.answer = answer_conflict;
@@ -780,6 +945,9 @@ int main(void) {
         TEST(test_a_straggler_holds_its_window),
         TEST(test_commit_waits_for_a_place),
         TEST(test_descriptor_is_readable_exactly_while_completions_wait),
+        TEST(test_a_look_at_no_completions_changes_nothing),
+        TEST(test_a_chain_of_answers_completes_in_order),
+        TEST(test_a_burnt_sequence_in_a_chain_is_submitted_again),
         TEST(test_completion_carries_the_refusal),
         TEST(test_forgotten_lane_is_replaced_under_asynchronous_commits),
         TEST(test_failed_replacement_fails_asynchronous_commits),
@@ -788,6 +956,7 @@ int main(void) {
         TEST(test_given_sequence_is_used_and_passed_over),
         TEST(test_sessions_refuse_what_makes_no_sense),
         TEST(test_run_goes_on_until_it_commits),
+        TEST(test_session_run_settles_what_is_unknown),
         TEST(test_run_ends_at_its_deadline),
         TEST(test_run_returns_what_the_body_returns),
         TEST(test_regions_refuse_what_makes_no_sense),

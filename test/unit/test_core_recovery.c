@@ -84,6 +84,29 @@ static void test_torn_tail_is_cut(void **state) {
     assert_int_equal(bed_byte(bed, at(0)), 3);
 }
 
+// The opening record gets the index of the one that was lost; who has read that one must not commit.
+static void test_read_in_a_lost_record_conflicts(void **state) {
+    (void)state;
+    write_ok(1, 0, 8, 1);
+    write_ok(2, 64, 8, 2);
+    uint64_t lost = applied();
+    struct bed_tx *tx = bed_tx(bed, 3, lost);
+    bed_tx_line(tx, at(64) / LINE_SIZE);
+    bed_tx_range(tx, at(128), 8, 3);
+    ((uint8_t *)record_find(lost))[200] ^= 1;
+    bed_reopen(bed);
+    assert_int_equal(applied(), lost);
+    assert_int_equal(bed_byte(bed, at(64)), 0);
+    assert_int_equal(bed_result(bed, bed_tx_send(bed, tx)), SHELF_CONFLICT);
+    // Of what has read nothing it can be no matter.
+    assert_int_equal(bed_result(bed, bed_write(bed, 3, at(128), 8, 4)), SHELF_OK);
+    tx = bed_tx(bed, 4, applied());
+    bed_tx_line(tx, at(64) / LINE_SIZE);
+    bed_tx_range(tx, at(128), 8, 5);
+    assert_int_equal(bed_result(bed, bed_tx_send(bed, tx)), SHELF_OK);
+    assert_int_equal(bed_byte(bed, at(128)), 5);
+}
+
 static void test_corrupt_middle_record_stops(void **state) {
     (void)state;
     write_ok(1, 0, 8, 1);
@@ -786,6 +809,7 @@ int main(void) {
         TEST(test_commits_survive_a_crash),
         TEST(test_torn_tail_is_cut),
         TEST(test_corrupt_middle_record_stops),
+        TEST(test_read_in_a_lost_record_conflicts),
         TEST(test_misdirected_last_record_stops),
         TEST(test_hint_ahead_stops),
         TEST(test_hint_with_another_chain_stops),

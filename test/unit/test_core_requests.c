@@ -642,16 +642,69 @@ static void test_checkpoint_can_be_held_and_waited_for(void **state) {
     core_status_get(bed->core, &after);
     assert_true(after.checkpoint > before.checkpoint);
     bed->held = 1u << FILE_SUPERBLOCK; // those who come while one runs wait for the next
-    uint64_t first = ++bed->token;
-    for (uint32_t i = 0; i < 40; i++) {
+    enum { ASKED = 200 };
+    uint64_t first = bed->token + 1;
+    bool refused[ASKED] = {false};
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < ASKED; i++) {
         bed_step(bed, (struct event){.kind = EVENT_CHECKPOINT, .token = first + i});
+        refused[i] = bed->effects.refused;
+        left += refused[i];
         bed_run(bed);
+        assert_false(bed->answered[first + i]);
     }
-    bed->token = first + 40;
-    assert_int_equal(bed_reply(bed, first + 39)->result, SHELF_UNAVAILABLE);
+    assert_true(left > 0 && !refused[0] && !refused[20]);
+    bed->token = first + ASKED - 1;
     bed->held = 0;
-    assert_int_equal(bed_result(bed, first), SHELF_OK);
-    assert_int_equal(bed_reply(bed, first + 20)->result, SHELF_OK);
+    while (left > 0) { // as the driver does, after each io
+        assert_true(bed_run_one(bed));
+        for (uint32_t i = 0; i < ASKED; i++) {
+            if (refused[i]) {
+                bed_step(bed, (struct event){.kind = EVENT_CHECKPOINT, .token = first + i});
+                refused[i] = bed->effects.refused;
+                left -= !refused[i];
+            }
+        }
+    }
+    bed_run(bed);
+    for (uint32_t i = 0; i < ASKED; i++) {
+        assert_int_equal(bed_reply(bed, first + i)->result, SHELF_OK);
+        assert_true(bed_reply(bed, first + i)->receipt.index >= before.applied);
+    }
+}
+
+// Whatever part of it finds no space: it is tried again until there is some, and commits go on.
+static void test_checkpoint_on_a_full_disk(void **state) {
+    (void)state;
+    const enum file_kind kinds[] = {FILE_PAGES, FILE_TABLE, FILE_ROOTS, FILE_SUPERBLOCK};
+    for (uint64_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        struct core_status status;
+        assert_int_equal(bed_result(bed, bed_write(bed, 2 * i + 1, at(0), 8, (uint8_t)(i + 1))), SHELF_OK);
+        uint64_t index = atomic_load(&bed->image->applied);
+        bed->fail_kind = IO_WRITE;
+        bed->fail_file = kinds[i];
+        bed->fail_result = IO_RESULT_NO_SPACE;
+        bed->fail_count = 1000;
+        uint64_t token = ++bed->token;
+        bed_step(bed, (struct event){.kind = EVENT_CHECKPOINT, .token = token});
+        for (int tick = 0; tick < 3; tick++) {
+            bed_run(bed);
+            bed_tick(bed, 1000);
+        }
+        bed_run(bed);
+        assert_true(bed->fail_count < 998); // it was tried again
+        assert_false(bed->answered[token]);
+        assert_int_equal(bed_result(bed, bed_write(bed, 2 * i + 2, at(64), 8, (uint8_t)(i + 1))), SHELF_OK);
+        core_status_get(bed->core, &status);
+        assert_true(status.checkpoint < index);
+        bed->fail_count = 0;
+        bed_tick(bed, 1000);
+        assert_int_equal(bed_result(bed, token), SHELF_OK);
+        assert_int_equal(bed_reply(bed, token)->receipt.index, index);
+    }
+    bed_reopen(bed);
+    assert_int_equal(bed_byte(bed, at(0)), sizeof(kinds) / sizeof(kinds[0]));
+    assert_int_equal(bed_byte(bed, at(64)), sizeof(kinds) / sizeof(kinds[0]));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -686,6 +739,7 @@ int main(void) {
         TEST(test_nothing_is_taken_before_recovery_is_done),
         TEST(test_close_waits_for_a_region_under_way),
         TEST(test_checkpoint_can_be_held_and_waited_for),
+        TEST(test_checkpoint_on_a_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

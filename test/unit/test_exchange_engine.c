@@ -84,7 +84,7 @@ static void events_run(struct fixture *fixture, size_t count, size_t batch) {
 }
 
 static struct findings compared(struct fixture *fixture) {
-    struct findings findings;
+    struct findings findings = {.good = true};
     OK(exchange_compare(&fixture->store, &fixture->plain, &findings));
     return findings;
 }
@@ -331,7 +331,7 @@ static uint32_t random_price(uint64_t *random) {
 static void test_ladder_equals_sorted_array(void **state) {
     struct fixture *fixture = *state;
     struct sorted sorted = {0};
-    struct shelf_alloc_audit before, after;
+    struct shelf_alloc_sums before, after;
     uint64_t random = 7;
     shelf_addr ladder;
     shelf_tx *tx;

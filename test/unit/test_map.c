@@ -179,7 +179,7 @@ static void test_map_against_model(void **state) {
     struct random random;
     random_seed(&random, 3);
     fixture_open(&f, 48 * MIB, 0);
-    struct shelf_alloc_audit before = audit(&f);
+    struct shelf_alloc_sums before = audit(&f);
     shelf_map map = map_make(&f, "model");
     static struct model model, saved;
     for (unsigned round = 0; round < 200; round++) {
@@ -214,7 +214,7 @@ static void test_map_against_model(void **state) {
     shelf_tx *tx = begin_write(&f);
     EXPECT_OK(shelf_map_drop(tx, f.region, "model"));
     commit(tx);
-    struct shelf_alloc_audit after = audit(&f);
+    struct shelf_alloc_sums after = audit(&f);
     assert_true(after.live == before.live && after.blocks_live == before.blocks_live);
     fixture_close(&f);
 }
@@ -291,13 +291,13 @@ static void test_map_aborted_leaves_nothing(void **state) {
     fixture_open(&f, 4 * MIB, 0);
     shelf_map map = map_make(&f, "numbers");
     numbers_put(&f, map, 0, 500);
-    struct shelf_alloc_audit before = audit(&f);
+    struct shelf_alloc_sums before = audit(&f);
     shelf_tx *tx = begin_write(&f);
     for (uint64_t number = 0; number < 5000; number++) {
         EXPECT_OK(shelf_map_put(tx, map, &number, sizeof(number), "something else", 14));
     }
     shelf_abort(tx);
-    struct shelf_alloc_audit after = audit(&f);
+    struct shelf_alloc_sums after = audit(&f);
     assert_memory_equal(&before, &after, sizeof(before));
     verify(&f, map, 500);
     numbers_check(&f, map, 500);
@@ -342,8 +342,9 @@ static void test_map_in_a_full_region(void **state) {
 static void test_map_create_without_room_leaves_nothing(void **state) {
     (void)state;
     struct fixture f = {0};
-    fixture_open(&f, 4 * SPAN_SIZE, 0); // two spans to give away: the head takes one, the directory the other
-    struct shelf_alloc_audit before = audit(&f);
+    fixture_open(&f, 17 * 4096,
+                 0); // three spans to give away: head and directory take one each, a segment needs four
+    struct shelf_alloc_sums before = audit(&f);
     shelf_map map = {12345};
     shelf_tx *tx = begin_write(&f);
     EXPECT(SHELF_NO_SPACE, shelf_map_create(tx, f.region, "m", &map));
@@ -351,6 +352,29 @@ static void test_map_create_without_room_leaves_nothing(void **state) {
     EXPECT(SHELF_NOT_FOUND, shelf_map_open(tx, f.region, "m", &map));
     commit(tx);
     assert_true(audit(&f).live == before.live);
+    fixture_close(&f);
+}
+
+// What a region of 1 MiB holds, in entries of 100 bytes.
+static void test_map_fills_a_small_region(void **state) {
+    (void)state;
+    struct fixture f = {0};
+    fixture_open(&f, MIB, MIB);
+    shelf_map map = map_make(&f, "m");
+    char key[17], value[84] = "";
+    unsigned count = 0;
+    for (shelf_result result = SHELF_OK; result == SHELF_OK;) {
+        shelf_tx *tx = begin_write(&f);
+        for (unsigned step = 0; step < 100 && result == SHELF_OK; step++) {
+            (void)snprintf(key, sizeof(key), "key %012u", count);
+            result = shelf_map_put(tx, map, key, 16, value, sizeof(value));
+            count += result == SHELF_OK;
+        }
+        assert_true(result == SHELF_OK || result == SHELF_NO_SPACE);
+        commit(tx);
+    }
+    assert_true((uint64_t)count * 100 > MIB * 60 / 100);
+    verify(&f, map, count);
     fixture_close(&f);
 }
 
@@ -490,11 +514,22 @@ static struct places places_find(shelf_tx *tx, shelf_map handle, const char *key
     struct spot spot;
     struct entry entry;
     EXPECT_OK(map_load(tx, handle, &map));
-    EXPECT_OK(map_find(&map, map_hash(&map, key, strlen(key)), key, strlen(key), &spot, &entry));
+    EXPECT_OK(map_find(&map, map_hash(map.seed, key, strlen(key)), key, strlen(key), &spot, &entry));
     *ret_slot = spot.slot;
     return (struct places){map.head, map.directory, bucket_offset(&spot.segment, spot.number), entry.offset};
 }
 
+static void byte_flip(const struct fixture *f, uint64_t offset, unsigned char flip) {
+    shelf_addr address = shelf_addr_make(f->region, offset);
+    unsigned char byte;
+    shelf_tx *tx = begin_write(f);
+    EXPECT_OK(shelf_read(tx, address, &byte, 1));
+    byte ^= flip;
+    EXPECT_OK(shelf_write(tx, address, &byte, 1));
+    commit(tx);
+}
+
+// A transaction that has written looks things up with all checks, one that has not by the quick way; and many at once.
 static void test_map_verify_finds_damage(void **state) {
     (void)state;
     struct fixture f = {0};
@@ -512,44 +547,110 @@ static void test_map_verify_finds_damage(void **state) {
         const char *what;
         uint64_t offset;
         unsigned char flip;
-        shelf_result get;
+        shelf_result get, quick; // differ where the quick way is right although something is wrong
     } damages[] = {
-        {"the directory's place", at.head, 64, SHELF_CORRUPT},
-        {"the directory's depth", at.head + 5, 31, SHELF_CORRUPT},
-        {"the seed", at.head + 8, 1, SHELF_NOT_FOUND},
-        {"the count", at.head + 64, 1, SHELF_OK},
-        {"the segment's place", at.directory + 1, 64, SHELF_CORRUPT},
-        {"the segment's place, out of the region", at.directory + 5, 1, SHELF_CORRUPT},
-        {"the segment's depth", at.directory + 6, 1, SHELF_CORRUPT},
-        {"the bucket's mark", at.bucket + 63, 1, SHELF_CORRUPT},
-        {"the number of entries elsewhere", at.bucket + 62, 2, SHELF_OK},
-        {"the tag", slot_at + 7, 1, SHELF_NOT_FOUND},
-        {"the entry's place", slot_at, 64, SHELF_CORRUPT},
-        {"the entry's place, out of the region", slot_at + 4, 7, SHELF_CORRUPT},
+        {"the directory's place", at.head, 64, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the directory's depth", at.head + 5, 31, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the seed", at.head + 8, 1, SHELF_NOT_FOUND, SHELF_NOT_FOUND},
+        {"the count", at.head + 64, 1, SHELF_OK, SHELF_OK},
+        {"the segment's place", at.directory + 1, 64, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the segment's place, out of the region", at.directory + 5, 1, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the segment's depth", at.directory + 6, 1, SHELF_CORRUPT, SHELF_OK},
+        {"the bucket's mark", at.bucket + 63, 1, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the number of entries elsewhere", at.bucket + 62, 2, SHELF_OK, SHELF_OK},
+        {"the tag", slot_at + 7, 1, SHELF_NOT_FOUND, SHELF_NOT_FOUND},
+        {"the entry's place", slot_at, 64, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the entry's place, out of the region", slot_at + 4, 7, SHELF_CORRUPT, SHELF_CORRUPT},
         {"the size in the bucket", at.bucket + 56 + slot * 5 / 8, (unsigned char)(1u << (slot * 5 % 8)),
-         SHELF_CORRUPT},
-        {"the key's size", at.entry, 128, SHELF_CORRUPT},
-        {"the key's size, by little", at.entry, 1, SHELF_NOT_FOUND},
-        {"the value's size", at.entry + 7, 1, SHELF_CORRUPT},
-        {"the key", at.entry + 8, 1, SHELF_NOT_FOUND},
+         SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the key's size", at.entry, 128, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the key's size, by little", at.entry, 1, SHELF_NOT_FOUND, SHELF_NOT_FOUND},
+        {"the value's size, by a unit", at.entry + 4, 16, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the value's size", at.entry + 7, 1, SHELF_CORRUPT, SHELF_CORRUPT},
+        {"the key", at.entry + 8, 1, SHELF_NOT_FOUND, SHELF_NOT_FOUND},
     };
     for (size_t index = 0; index < sizeof(damages) / sizeof(damages[0]); index++) {
-        shelf_addr address = shelf_addr_make(f.region, damages[index].offset);
-        unsigned char byte;
-        unsigned char value[8];
-        size_t size;
+        unsigned char value[64] = "", many_value[64] = "";
+        size_t size, many_size;
+        byte_flip(&f, damages[index].offset, damages[index].flip);
+        tx = begin_read(&f);
+        shelf_result quick = shelf_map_get(tx, map, "damaged", 7, value, sizeof(value), &size);
+        shelf_abort(tx);
+        tx = begin_read(&f);
+        struct shelf_map_item item = {
+            .key = "damaged", .key_size = 7, .value = many_value, .value_max = sizeof(many_value)};
+        shelf_result many = shelf_map_get_many(tx, map, &item, 1);
+        many = many == SHELF_OK ? item.result : many;
+        many_size = item.value_size;
+        shelf_abort(tx);
         tx = begin_write(&f);
-        EXPECT_OK(shelf_read(tx, address, &byte, 1));
-        byte ^= damages[index].flip;
-        EXPECT_OK(shelf_write(tx, address, &byte, 1));
+        EXPECT_OK(shelf_write(tx, shelf_addr_make(f.region, 4 * MIB - 8), "effects", 8));
         shelf_result get = shelf_map_get(tx, map, "damaged", 7, value, sizeof(value), &size);
         shelf_result verified = shelf_map_verify(tx, map);
-        if (get != damages[index].get || verified != SHELF_CORRUPT || shelf_detail()[0] == 0) {
-            fail_msg("%s: get %s, verify %s", damages[index].what, shelf_result_name(get),
+        if (get != damages[index].get || quick != damages[index].quick || many != quick ||
+            verified != SHELF_CORRUPT || shelf_detail()[0] == 0) {
+            fail_msg("%s: get %s, quickly %s, among many %s, verify %s", damages[index].what,
+                     shelf_result_name(get), shelf_result_name(quick), shelf_result_name(many),
                      shelf_result_name(verified));
         }
+        if (quick == SHELF_OK) {
+            assert_true(many_size == 5 && memcmp(many_value, "value", 5) == 0);
+        }
         shelf_abort(tx);
+        byte_flip(&f, damages[index].offset, damages[index].flip);
     }
+    fixture_close(&f);
+}
+
+static void map_set(const struct fixture *f, shelf_map map, const char *key, const char *value) {
+    shelf_tx *tx = begin_write(f);
+    EXPECT_OK(shelf_map_put(tx, map, key, strlen(key), value, strlen(value)));
+    commit(tx);
+}
+
+static void value_expect(shelf_tx *tx, shelf_map map, const char *key, const char *value) {
+    char found[16];
+    size_t size;
+    EXPECT_OK(shelf_map_get(tx, map, key, strlen(key), found, sizeof(found), &size));
+    assert_true(size == strlen(value) && memcmp(found, value, size) == 0);
+}
+
+// What a transaction keeps of a map is of its own moment, of that map, and gone with its effects and with its end.
+static void test_map_kept_in_a_transaction(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 4 * MIB, 4 * MIB);
+    shelf_map one = map_make(&f, "one"), two = map_make(&f, "two");
+    map_set(&f, one, "key", "first");
+    map_set(&f, two, "key", "second");
+
+    shelf_tx *tx = begin_write(&f);
+    for (int round = 0; round < 3; round++) {
+        value_expect(tx, one, "key", "first");
+        value_expect(tx, two, "key", "second");
+        value_expect(tx, two, "key", "second");
+    }
+    EXPECT_OK(shelf_map_put(tx, two, "key", 3, "own", 3));
+    value_expect(tx, two, "key", "own");
+    shelf_abort(tx);
+
+    tx = begin_read(&f);
+    value_expect(tx, one, "key", "first");
+    value_expect(tx, two, "key", "second");
+    shelf_tx *other = begin_write(&f);
+    EXPECT_OK(shelf_map_drop(other, f.region, "two"));
+    EXPECT_OK(shelf_map_put(other, one, "key", 3, "third", 5));
+    commit(other);
+    char value[16];
+    size_t size;
+    EXPECT(SHELF_CONFLICT, shelf_map_get(tx, two, "key", 3, value, sizeof(value), &size));
+    EXPECT(SHELF_CONFLICT, shelf_map_get(tx, one, "key", 3, value, sizeof(value), &size));
+    shelf_abort(tx);
+
+    tx = begin_read(&f); // may be the very same transaction, used again
+    value_expect(tx, one, "key", "third");
+    EXPECT(SHELF_INVALID, shelf_map_get(tx, two, "key", 3, value, sizeof(value), &size));
+    shelf_abort(tx);
     fixture_close(&f);
 }
 
@@ -565,7 +666,9 @@ int main(void) {
         cmocka_unit_test(test_map_sizes_at_the_limits),
         cmocka_unit_test(test_map_misuse),
         cmocka_unit_test(test_maps_do_not_disturb_each_other),
+        cmocka_unit_test(test_map_fills_a_small_region),
         cmocka_unit_test(test_map_verify_finds_damage),
+        cmocka_unit_test(test_map_kept_in_a_transaction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,9 +67,14 @@ struct crowd_post {
     struct crowd *crowd;
 };
 
-static void crowd_post_done(struct node_request *request) {
-    struct crowd *crowd = ((struct crowd_post *)(void *)request)->crowd;
-    atomic_fetch_add(&crowd->async_done, 1);
+static void crowd_post_done(struct node_request *first) {
+    struct crowd *crowd = ((struct crowd_post *)(void *)first)->crowd;
+    uint32_t count = 0;
+    for (const struct node_request *request = first; request; request = request->next) {
+        assert_ptr_equal(((const struct crowd_post *)(const void *)request)->crowd, crowd);
+        count++;
+    }
+    atomic_fetch_add(&crowd->async_done, count);
     futex_wake(&crowd->async_done, 1);
 }
 
@@ -114,7 +119,7 @@ static void *region_maker(void *context) {
 static void *checkpointer(void *context) {
     struct crowd *crowd = context;
     for (int i = 0; i < CHECKPOINTS; i++) {
-        uint64_t before = atomic_load(&node_image(crowd->node)->applied), index = 0;
+        uint64_t before = atomic_load(&node_replica(crowd->node)->image->applied), index = 0;
         assert_int_equal(node_checkpoint(crowd->node, &index), SHELF_OK);
         assert_true(index >= before);
     }
@@ -151,6 +156,40 @@ static void crowd_check(struct fixture *fixture, shelf_backend backend) {
     assert_int_equal(node_close(crowd.node), SHELF_OK);
 }
 
+struct asker {
+    struct node *node;
+    pthread_barrier_t *barrier;
+};
+
+static void *asker(void *context) {
+    const struct asker *asker = context;
+    for (int i = 0; i < 3; i++) {
+        uint64_t before = atomic_load(&node_replica(asker->node)->image->applied), index = 0;
+        (void)pthread_barrier_wait(asker->barrier);
+        assert_int_equal(node_checkpoint(asker->node, &index), SHELF_OK);
+        assert_true(index >= before);
+    }
+    return NULL;
+}
+
+// More than the core remembers at a time.
+static void test_many_ask_for_a_checkpoint(void **state) {
+    enum { ASKERS = 150 };
+    pthread_barrier_t barrier;
+    pthread_t threads[ASKERS];
+    struct asker context = {.node = node_make(*state, SHELF_BACKEND_PLAIN), .barrier = &barrier};
+    (void)region_create(context.node, "words", 1 << 20);
+    assert_int_equal(pthread_barrier_init(&barrier, NULL, ASKERS), 0);
+    for (size_t i = 0; i < ASKERS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, asker, &context), 0);
+    }
+    for (size_t i = 0; i < ASKERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    pthread_barrier_destroy(&barrier);
+    assert_int_equal(node_close(context.node), SHELF_OK);
+}
+
 static void test_crowd_plain(void **state) {
     crowd_check(*state, SHELF_BACKEND_PLAIN);
 }
@@ -170,6 +209,7 @@ int main(void) {
         TEST(test_crowd_plain),
         TEST(test_crowd_uring),
         TEST(test_crowd_auto),
+        TEST(test_many_ask_for_a_checkpoint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

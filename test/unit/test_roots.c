@@ -46,11 +46,11 @@ static void test_format_refuses_other_data_and_small_regions(void **state) {
     EXPECT(SHELF_INVALID, shelf_format(tx, f.region));
     shelf_abort(tx);
     shelf_region tiny;
-    EXPECT_OK(shelf_region_create(f.s, "tiny", 2 * SPAN_SIZE, 0, &tiny));
+    EXPECT_OK(shelf_region_create(f.s, "tiny", SPAN_LAYOUT_SMALL.reserved * 4096, 0, &tiny));
     tx = begin_write(&f);
     EXPECT(SHELF_NO_SPACE, shelf_format(tx, tiny));
     shelf_abort(tx);
-    EXPECT_OK(shelf_region_grow(f.s, tiny, 3 * SPAN_SIZE));
+    EXPECT_OK(shelf_region_grow(f.s, tiny, (SPAN_LAYOUT_SMALL.reserved + 1) * 4096));
     tx = begin_write(&f);
     EXPECT_OK(shelf_format(tx, tiny));
     commit(tx);
@@ -62,7 +62,7 @@ static void test_format_newer_is_refused(void **state) {
     struct fixture f = {0};
     fixture_open(&f, 1 << 20, 0);
     shelf_tx *tx = begin_write(&f);
-    uint32_t newer = REGION_FORMAT + 1;
+    uint32_t newer = REGION_FORMAT_SMALL + 1;
     shelf_addr address;
     EXPECT_OK(shelf_write(tx, shelf_addr_make(f.region, offsetof(struct region_head, format)), &newer,
                           sizeof(newer)));

@@ -247,6 +247,38 @@ static void test_read_waits_for_a_line_in_mid_apply(void **state) {
     tx_end(tx);
 }
 
+// What the version of a page is too coarse for, those of its lines still answer.
+static void test_read_beside_a_line_in_mid_apply(void **state) {
+    (void)state;
+    struct shelf_tx *tx = begin(SHELF_READ_ONLY);
+    bed_line_begin(bed, in_a(64), 2);
+    unsigned char line[LINE_SIZE];
+    assert_int_equal(shelf_read(tx, in_a(0), line, sizeof(line)), SHELF_OK);
+    assert_int_equal(read_u64(tx, in_a(PAGE_SIZE - 8)), 0);
+    assert_int_equal(read_u64(tx, in_a(PAGE_SIZE)), 0);
+    assert_int_equal(shelf_tx_index(tx), 1);
+    assert_int_equal(atomic_load(&bed->waits), 0);
+    // Of the line itself nothing is served, whatever the size of the read.
+    assert_int_equal(shelf_read(tx, in_a(64), line, sizeof(line)), SHELF_UNAVAILABLE);
+    assert_int_equal(shelf_read(tx, in_a(72), line, 8), SHELF_UNAVAILABLE);
+    tx_end(tx);
+}
+
+// By whichever version a line was read: it is a line that was read, not its page.
+static void test_read_by_the_page_conflicts_by_the_line(void **state) {
+    (void)state;
+    struct shelf_tx *tx = begin(SHELF_READ_ONLY);
+    unsigned char line[LINE_SIZE];
+    assert_int_equal(shelf_read(tx, in_a(128), line, sizeof(line)), SHELF_OK);
+    bed_set(bed, in_a(192), 1); // of the same page
+    assert_int_equal(read_u64(tx, in_a(192)), 1);
+    assert_int_equal(shelf_tx_index(tx), 2);
+    bed_set(bed, in_a(128), 1);
+    bed_set(bed, in_a(256), 1);
+    assert_int_equal(shelf_read(tx, in_a(256), line, 8), SHELF_CONFLICT);
+    tx_end(tx);
+}
+
 static void test_view_waits_for_a_line_in_mid_apply(void **state) {
     (void)state;
     struct shelf_tx *tx = begin(SHELF_READ_ONLY);
@@ -801,6 +833,8 @@ int main(void) {
         TEST(test_floor_counts_as_the_version_of_every_line),
         TEST(test_dropped_region),
         TEST(test_read_waits_for_a_line_in_mid_apply),
+        TEST(test_read_beside_a_line_in_mid_apply),
+        TEST(test_read_by_the_page_conflicts_by_the_line),
         TEST(test_view_waits_for_a_line_in_mid_apply),
         TEST(test_read_of_an_unfinished_line_is_unavailable),
         TEST(test_view_is_the_memory_itself),

@@ -274,7 +274,7 @@ static void test_queue_on_memory_filesystem(void **state) {
     snprintf(memory.path, sizeof(memory.path), "%s/shelf", directory);
     snprintf(memory.directory, sizeof(memory.directory), "%s", directory);
     queue_check(&memory, SHELF_BACKEND_PLAIN, 2);
-    (void)nftw(directory, fixture_remove, 16, FTW_DEPTH | FTW_PHYS);
+    (void)directory_remove(directory);
 }
 
 // A fault reaches the io that it belongs to, and no other.

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "client/detail.h"
+#include "base/detail.h"
 #include "client/shared_copy.h"
 #include "client/tx.h"
 #include "cmocka_program.h"
@@ -20,8 +20,11 @@ enum { BED_REGION_A = 2, BED_REGION_B = 3, BED_REGIONS = 8 };
 struct tx_bed {
     struct tx_host host; // first
     struct image *image;
+    struct region_map *maps;
+    struct replica replica;
     uint8_t *data[BED_REGIONS];
     _Atomic uint64_t *versions[BED_REGIONS];
+    _Atomic uint64_t *page_versions[BED_REGIONS];
     uint64_t size;
     _Atomic uint64_t waits;                              // rounds that readers waited
     void (*on_wait)(struct tx_bed *bed, uint32_t round); // NULL: the wait is over at once
@@ -46,9 +49,11 @@ static inline bool bed_wait(struct tx_host *host, uint32_t round) {
 static inline void bed_region_add(struct tx_bed *bed, shelf_region region, uint64_t floor) {
     bed->data[region] = bed_memory(bed->size);
     bed->versions[region] = bed_memory(bed->size / LINE_SIZE * 8);
+    bed->page_versions[region] = bed_memory(bed->size / PAGE_SIZE * 8);
     struct region_view *view = &bed->image->regions[region];
-    view->data = bed->data[region];
-    view->versions = bed->versions[region];
+    bed->maps[region].versions = bed->versions[region];
+    bed->maps[region].page_versions = bed->page_versions[region];
+    bed->maps[region].data = bed->data[region];
     atomic_store(&view->floor, floor);
     atomic_store(&view->size, bed->size);
     atomic_store(&view->state, REGION_LIVE);
@@ -58,7 +63,9 @@ static inline struct tx_bed *bed_make(uint64_t size) {
     struct tx_bed *bed = calloc(1, sizeof(*bed));
     assert_non_null(bed);
     bed->image = bed_memory(sizeof(*bed->image));
-    bed->host.image = bed->image;
+    bed->maps = bed_memory(REGION_NUMBERS * sizeof(struct region_map));
+    bed->replica = (struct replica){.image = bed->image, .maps = bed->maps};
+    bed->host.replica = &bed->replica;
     bed->host.wait = bed_wait;
     bed->size = size;
     atomic_store(&bed->image->applied, 1);
@@ -73,16 +80,26 @@ static inline void bed_free(struct tx_bed *bed) {
             munmap(bed->data[i], bed->size);
             void *versions = bed->versions[i];
             munmap(versions, bed->size / LINE_SIZE * 8);
+            void *page_versions = bed->page_versions[i];
+            munmap(page_versions, bed->size / PAGE_SIZE * 8);
         }
     }
     munmap(bed->image, sizeof(*bed->image));
+    munmap(bed->maps, REGION_NUMBERS * sizeof(struct region_map));
     free(bed);
+}
+
+static inline _Atomic uint64_t *bed_line_version(struct tx_bed *bed, shelf_addr of) {
+    return &bed->versions[shelf_addr_region(of)][shelf_addr_offset(of) / LINE_SIZE];
+}
+static inline _Atomic uint64_t *bed_page_version(struct tx_bed *bed, shelf_addr of) {
+    return &bed->page_versions[shelf_addr_region(of)][shelf_addr_offset(of) / PAGE_SIZE];
 }
 
 // The writer's half of the protocol, one step a function, for records of whole words within one line.
 static inline void bed_line_begin(struct tx_bed *bed, shelf_addr to, uint64_t index) {
-    _Atomic uint64_t *version = &bed->versions[shelf_addr_region(to)][shelf_addr_offset(to) / LINE_SIZE];
-    atomic_store_explicit(version, index << 1 | VERSION_WRITING, memory_order_relaxed);
+    atomic_store_explicit(bed_page_version(bed, to), index << 1 | VERSION_WRITING, memory_order_relaxed);
+    atomic_store_explicit(bed_line_version(bed, to), index << 1 | VERSION_WRITING, memory_order_relaxed);
 #ifdef SHARED_THREAD_SANITIZER
     atomic_signal_fence(memory_order_release);
 #else
@@ -94,8 +111,8 @@ static inline void bed_word_store(struct tx_bed *bed, shelf_addr to, uint64_t wo
     __atomic_store_n(target, word, __ATOMIC_RELAXED);
 }
 static inline void bed_line_end(struct tx_bed *bed, shelf_addr to, uint64_t index) {
-    _Atomic uint64_t *version = &bed->versions[shelf_addr_region(to)][shelf_addr_offset(to) / LINE_SIZE];
-    atomic_store_explicit(version, index << 1, memory_order_release);
+    atomic_store_explicit(bed_line_version(bed, to), index << 1, memory_order_release);
+    atomic_store_explicit(bed_page_version(bed, to), index << 1, memory_order_release);
 }
 static inline void bed_applied(struct tx_bed *bed, uint64_t index) {
     atomic_store_explicit(&bed->image->applied, index, memory_order_release);

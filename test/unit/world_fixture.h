@@ -8,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "cmocka_program.h"
+#include "directory.h"
 #include "world/world.h"
 
 #define UNUSED __attribute__((unused))
@@ -36,16 +36,9 @@ UNUSED static int fixture_setup(void **state) {
     return 0;
 }
 
-static int fixture_remove(const char *path, const struct stat *status, int type, struct FTW *walk) {
-    (void)status;
-    (void)type;
-    (void)walk;
-    return remove(path);
-}
-
 UNUSED static int fixture_teardown(void **state) {
     struct fixture *fixture = *state;
-    (void)nftw(fixture->directory, fixture_remove, 16, FTW_DEPTH | FTW_PHYS);
+    (void)directory_remove(fixture->directory);
     free(fixture);
     return 0;
 }

@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// See cluster.h.
+
+#include "cluster.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/bits.h"
+#include "base/sometimes.h"
+
+static bool chance(struct cluster_world *world, uint64_t per_1000) {
+    return net_chance(&world->net, per_1000);
+}
+
+// ---- Events
+
+static void flight_add(struct cluster_node *node, struct io *io) {
+    ASSERT(node->flight_count < CLUSTER_FLIGHTS_MAX);
+    node->flights[node->flight_count++] = (struct cluster_flight){.io = io, .stamp = node->stamp++};
+    if (io->kind == IO_WRITE) {
+        cluster_facts_write(node, io);
+    }
+}
+
+static void fault_check(struct cluster_node *node) {
+    const struct core_fault *fault = core_fault_get(node->core);
+    SIM_CHECK(fault, "node %llu stopped and does not say why", (unsigned long long)node->id);
+    SIM_CHECK(node->eio && fault->result == SHELF_IO,
+              "node %llu stopped: %s, %s: %s (offset %llu, index %llu)", (unsigned long long)node->id,
+              shelf_result_name(fault->result), fault->what, fault->reason, (unsigned long long)fault->offset,
+              (unsigned long long)fault->index);
+}
+
+static bool node_event(struct cluster_node *node, struct event *event) {
+    struct cluster_world *world = node->world;
+    struct effects effects;
+    event->now_ms = event->steady_ms = world->net.now_ms;
+    node->more = false;
+    core_step(node->core, event, &effects);
+    bool stopped_now = effects.stopped && !node->stopped;
+    node->stopped = effects.stopped;
+    cluster_facts_step(node);
+    for (uint32_t i = 0; i < effects.message_count; i++) {
+        net_send(&world->net, node->id, effects.messages[i].node, &effects.messages[i].message);
+    }
+    for (uint32_t i = 0; i < effects.io_count; i++) {
+        flight_add(node, effects.ios[i]);
+    }
+    if (effects.swap) {
+        register_swap(&world->net, node->id, node->life, effects.swap_from, effects.swap);
+    }
+    if (effects.look && !node->running) { // recovery has read its log, and synced it
+        node->running = true;
+        for (uint64_t i = 1; i <= node->status.durable; i++) {
+            node->log[i].durable = true;
+        }
+    }
+    if (effects.look) {
+        register_look(&world->net, node->id, node->life);
+    }
+    node->more = effects.more;
+    if (effects.opened) {
+        node->opened = true;
+        sim_trace("node %llu: opened at %llu", (unsigned long long)node->id,
+                  (unsigned long long)node->status.applied);
+    }
+    if (stopped_now) {
+        fault_check(node);
+    }
+    struct reply replies[64];
+    while (effects.reply_count > 0) { // clients may not step the core in between
+        uint32_t count = (uint32_t)min_u64(effects.reply_count, ARRAY_COUNT(replies));
+        memcpy(replies, effects.replies, count * sizeof(replies[0]));
+        effects.replies += count;
+        effects.reply_count -= count;
+        for (uint32_t i = 0; i < count; i++) {
+            cluster_client_on_reply(world, node, &replies[i]);
+        }
+    }
+    return effects.refused;
+}
+
+bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token) {
+    struct event event = {.kind = EVENT_SUBMIT, .request = bytes, .request_size = size, .token = token};
+    return !node_event(node, &event);
+}
+
+void cluster_read(struct cluster_node *node, uint64_t token) {
+    struct event event = {.kind = EVENT_READ, .token = token};
+    node_event(node, &event);
+}
+
+// ---- Ios
+
+static void io_unmap(struct cluster_node *node, const struct io *io) {
+    struct map *map = &node->maps[io->file.region];
+    SIM_CHECK(node->map_old_count < ARRAY_COUNT(node->maps_old), "too many regions go");
+    if (map->memory.data) {
+        node->maps_old[node->map_old_count++] = *map;
+    }
+    *map = (struct map){0};
+}
+
+static void io_perform(struct cluster_node *node, const struct cluster_flight *flight) {
+    struct cluster_world *world = node->world;
+    struct io *io = flight->io;
+    io->result = IO_RESULT_OK;
+    if (world->net.faults && io->kind <= IO_REMOVE && chance(world, world->plan.eio)) {
+        io->result = IO_RESULT_ERROR;
+        node->eio = true;
+        SOMETIMES(CLUSTER_SIM_EIO);
+        return;
+    }
+    switch ((enum io_kind)io->kind) {
+    case IO_MAP:
+        map_io(node->maps, CLUSTER_REGIONS_MAX, io);
+        break;
+    case IO_UNMAP:
+        io_unmap(node, io);
+        break;
+    case IO_SWAP_EPOCH:
+        sim_fail("a node of a cluster takes an epoch by itself");
+        break;
+    default:
+        disk_io(node->disk, io, flight->stamp, node->stamp);
+        cluster_facts_written(node, io);
+        break;
+    }
+}
+
+static void io_complete(struct cluster_node *node, uint32_t place) {
+    struct cluster_flight flight = node->flights[place];
+    node->flights[place] = node->flights[--node->flight_count];
+    io_perform(node, &flight);
+    node->stamp++;
+    struct event event = {.kind = EVENT_IO_DONE, .io = flight.io};
+    node_event(node, &event);
+}
+
+static void io_perform_partly(struct cluster_node *node, const struct cluster_flight *flight) {
+    struct cluster_world *world = node->world;
+    struct io *io = flight->io;
+    if (io->kind == IO_WRITE) {
+        (void)disk_write_torn(node->disk, &world->random, io->file, io->offset, io->buffer, io->size,
+                              node->stamp++);
+    } else if (random_chance(&world->random, 1, 2) && disk_io_changes(io)) {
+        disk_io(node->disk, io, flight->stamp, node->stamp);
+    }
+}
+
+// ---- Life and death
+
+static void node_start(struct cluster_node *node) {
+    struct cluster_world *world = node->world;
+    struct core_config *config = &node->config;
+    *config = (struct core_config){.create = !disk_published(node->disk),
+                                   .shelf_id = "simulated group",
+                                   .alignment = world->plan.alignment,
+                                   .log_bytes_max = 64 * LOG_SEGMENT_BYTES,
+                                   .checkpoint_log_bytes = 4 * LOG_SEGMENT_BYTES,
+                                   .checkpoint_interval_ms = 3600000,
+                                   .session_idle_ms = 36000000,
+                                   .session_named_idle_ms = 36000000,
+                                   .cluster = true,
+                                   .group = net_group_config(&world->net, node->id, world->plan.copies,
+                                                             world->plan.min_copies,
+                                                             world->plan.flight_records_max),
+                                   .cheap_memory = true};
+    memcpy(config->incarnation, node->incarnation, sizeof(config->incarnation));
+    node->memory_size = core_size(config);
+    node->memory = pages_take(node->memory_size);
+    node->image = pages_take(sizeof(struct image));
+    node->maps_readers = pages_take(REGION_NUMBERS * sizeof(struct region_map));
+    node->core = core_init(node->memory, config, node->image, node->maps_readers);
+    node->alive = true;
+    node->life++;
+    node->stopped = node->opened = node->running = node->hangs = node->doomed = node->eio = false;
+    node->commit_seen = node->applied_seen = 0;
+    sim_trace("node %llu: starts, life %u%s", (unsigned long long)node->id, node->life,
+              config->create ? ", with a new directory" : "");
+    struct event event = {.kind = EVENT_START};
+    node_event(node, &event);
+}
+
+static void node_free(struct cluster_node *node) {
+    if (!node->alive) {
+        return;
+    }
+    node->alive = false;
+    for (uint32_t i = 0; i < CLUSTER_REGIONS_MAX; i++) {
+        map_free(&node->maps[i]);
+    }
+    for (uint32_t i = 0; i < node->map_old_count; i++) {
+        map_free(&node->maps_old[i]);
+    }
+    node->map_old_count = 0;
+    pages_give(node->memory, node->memory_size);
+    pages_give(node->image, sizeof(struct image));
+    pages_give(node->maps_readers, REGION_NUMBERS * sizeof(struct region_map));
+    node->core = NULL;
+    node->flight_count = 0;
+}
+
+static void node_crash(struct cluster_node *node, bool power) {
+    struct cluster_world *world = node->world;
+    SOMETIMES(CLUSTER_SIM_CRASHED);
+    if (!node->opened && node->life > 1) {
+        SOMETIMES(CLUSTER_SIM_CRASHED_IN_RECOVERY);
+    }
+    for (uint32_t i = 0; i < node->flight_count; i++) {
+        io_perform_partly(node, &node->flights[i]);
+    }
+    if (power) {
+        disk_power_cut(node->disk, &world->random);
+    }
+    cluster_client_on_crash(world, node);
+    node_free(node);
+    if (random_chance(&world->random, 1, 2)) {
+        net_node_gone(&world->net, node->id);
+    }
+    sim_trace("node %llu: %s", (unsigned long long)node->id, power ? "loses its power" : "is killed");
+}
+
+static void node_wipe(struct cluster_node *node) {
+    SOMETIMES(CLUSTER_SIM_WIPED);
+    cluster_facts_wiped(node);
+    disk_free(node->disk);
+    node->disk = disk_new();
+    random_fill(&node->world->random, node->incarnation, sizeof(node->incarnation));
+}
+
+// ---- What arrives
+
+static bool on_lives(void *context, uint64_t id, uint32_t life) {
+    const struct cluster_node *node = &((struct cluster_world *)context)->nodes[id - 1];
+    return node->alive && node->life == life && !node->stopped;
+}
+
+static bool on_hears(void *context, uint64_t id) {
+    const struct cluster_node *node = &((struct cluster_world *)context)->nodes[id - 1];
+    return node->alive && !node->stopped;
+}
+
+static const uint8_t *on_incarnation(void *context, uint64_t id) {
+    return ((struct cluster_world *)context)->nodes[id - 1].incarnation;
+}
+
+static void on_deliver(void *context, uint64_t id, const struct peer_message *message) {
+    struct event event = {.kind = EVENT_MESSAGE, .message = message};
+    node_event(&((struct cluster_world *)context)->nodes[id - 1], &event);
+}
+
+static void on_swap_answer(void *context, uint64_t id, enum swap_result result,
+                           const struct configuration *present) {
+    struct event event = {.kind = EVENT_SWAP, .swap_result = result, .configuration = present};
+    node_event(&((struct cluster_world *)context)->nodes[id - 1], &event);
+}
+
+static void on_look_answer(void *context, uint64_t id, const struct configuration *present) {
+    struct event event = {.kind = EVENT_REGISTER, .configuration = present};
+    node_event(&((struct cluster_world *)context)->nodes[id - 1], &event);
+}
+
+// ---- Steps
+
+static void io_step(struct cluster_world *world, struct cluster_node *node) {
+    if (!node->alive || node->stopped || (node->hangs && world->net.faults)) {
+        return;
+    }
+    if (node->more && random_chance(&world->random, 1, 2)) {
+        struct event event = {.kind = EVENT_GO_ON};
+        node_event(node, &event);
+    } else if (node->flight_count > 0) {
+        io_complete(node, (uint32_t)random_below(&world->random, node->flight_count));
+    } else if (node->more) {
+        struct event event = {.kind = EVENT_GO_ON};
+        node_event(node, &event);
+    }
+}
+
+static void fault_step(struct cluster_world *world) {
+    struct cluster_node *node = &world->nodes[random_below(&world->random, world->plan.nodes)];
+    if (node->alive && (node->doomed || node->stopped || chance(world, world->plan.crash))) {
+        node_crash(node, chance(world, world->plan.power));
+    }
+    if (!node->alive && chance(world, 30)) {
+        if (chance(world, world->plan.wipe) && world->grave_count < 16 &&
+            cluster_facts_may_wipe(world, node)) {
+            node_wipe(node);
+        }
+        node_start(node);
+    }
+    if (chance(world, world->plan.partition)) {
+        net_partition(&world->net);
+    }
+    if (chance(world, world->plan.hang)) {
+        node->hangs = !node->hangs;
+    }
+    register_trouble(&world->net, node->id, world->plan.register_down);
+    if (node->alive && node->status.role == GROUP_LEADS && chance(world, world->plan.doom)) {
+        node->doomed = true;
+    }
+}
+
+static void tick_step(struct cluster_world *world) {
+    world->net.now_ms += random_between(&world->random, 1, world->plan.tick_ms_max);
+    for (uint32_t i = 0; i < world->plan.nodes; i++) {
+        struct cluster_node *node = &world->nodes[i];
+        if (node->alive && !node->stopped && !(world->net.faults && chance(world, 100))) {
+            struct event event = {.kind = EVENT_TICK};
+            node_event(node, &event);
+        }
+    }
+}
+
+static void client_step(struct cluster_world *world) {
+    cluster_client_act(world, (uint32_t)random_below(&world->random, world->plan.clients));
+    if (chance(world, world->plan.checkpoint_chance)) {
+        struct cluster_node *node = &world->nodes[random_below(&world->random, world->plan.nodes)];
+        if (node->alive && node->opened && !node->stopped) {
+            struct event event = {.kind = EVENT_CHECKPOINT, .token = (uint64_t)1 << 60};
+            node_event(node, &event);
+        }
+    }
+}
+
+static void world_step(struct cluster_world *world) {
+    report.step++;
+    if (!world->net.faults) { // everything moves
+        for (uint32_t i = 0; i < 3 * world->plan.nodes; i++) {
+            net_step(&world->net);
+            register_step(&world->net);
+            io_step(world, &world->nodes[i / 3]);
+        }
+        client_step(world);
+        if (chance(world, 300)) {
+            tick_step(world);
+        }
+        if (chance(world, 20)) {
+            register_news(&world->net);
+        }
+        return;
+    }
+    fault_step(world);
+    uint64_t dice = random_below(&world->random, 1000);
+    uint64_t net = world->plan.net_chance;
+    uint64_t disk = net + world->plan.io_chance;
+    uint64_t client = disk + world->plan.client_chance;
+    if (dice < net) {
+        net_step(&world->net);
+    } else if (dice < disk) {
+        io_step(world, &world->nodes[random_below(&world->random, world->plan.nodes)]);
+    } else if (dice < client) {
+        client_step(world);
+    } else if (chance(world, 300)) {
+        tick_step(world);
+    } else {
+        register_step(&world->net);
+    }
+    if (chance(world, 2)) {
+        register_news(&world->net);
+    }
+    if (chance(world, 3)) {
+        cluster_facts_image(&world->nodes[random_below(&world->random, world->plan.nodes)]);
+    }
+}
+
+// ---- A whole run
+
+struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
+    struct random random;
+    random_seed(&random, seed ^ 0xc105e4);
+    static const uint32_t members[] = {1, 2, 2, 3, 3, 3, 3, 5};
+    struct cluster_plan plan = {.seed = seed};
+    plan.steps = (uint32_t)random_between(&random, 3000, 12000);
+    plan.members = members[random_below(&random, ARRAY_COUNT(members))];
+    plan.nodes = (uint32_t)min_u64(plan.members + random_below(&random, 3), NET_NODES_MAX);
+    plan.copies = (uint32_t)random_between(&random, plan.members, plan.nodes);
+    plan.min_copies = random_chance(&random, 1, 2) ? 1 : (uint32_t)min_u64(2, plan.copies);
+    plan.clients = (uint32_t)random_between(&random, 1, plan.nodes);
+    plan.alignment = random_chance(&random, 2, 3) ? 512 : 4096;
+    plan.flight_records_max = (uint32_t)random_between(&random, 1, 3);
+    plan.tick_ms_max = (uint32_t)random_between(&random, 4, 20);
+    plan.net_chance = (uint32_t)random_between(&random, 300, 450);
+    plan.io_chance = (uint32_t)random_between(&random, 250, 400);
+    plan.client_chance = (uint32_t)random_between(&random, 20, 80);
+    plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
+    plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
+    if (random_chance(&random, 1, 10)) {
+        return plan; // only the scheduling is against it
+    }
+    plan.loss = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 100) : 0;
+    plan.duplicate = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 200) : 0;
+    plan.late = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 100) : 0;
+    plan.crash = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 5) : 0;
+    plan.power = (uint32_t)random_between(&random, 0, 1000);
+    plan.wipe = random_chance(&random, 1, 2) ? 300 : 0;
+    plan.partition = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
+    plan.hang = random_chance(&random, 1, 5) ? (uint32_t)random_between(&random, 1, 4) : 0;
+    plan.doom = random_chance(&random, 1, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
+    plan.eio = random_chance(&random, 1, 6) ? 2 : 0;
+    plan.register_fault = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 50, 600) : 0;
+    plan.register_down = random_chance(&random, 1, 4) ? 2 : 0;
+    return plan;
+}
+
+static void world_init(struct cluster_world *world, const struct cluster_plan *plan) {
+    world->plan = *plan;
+    random_seed(&world->random, plan->seed);
+    world->net = (struct net){.random = &world->random,
+                              .nodes = plan->nodes,
+                              .loss = plan->loss,
+                              .duplicate = plan->duplicate,
+                              .late = plan->late,
+                              .register_fault = plan->register_fault,
+                              .now_ms = 1000,
+                              .faults = true,
+                              .context = world,
+                              .lives = on_lives,
+                              .hears = on_hears,
+                              .incarnation = on_incarnation,
+                              .deliver = on_deliver,
+                              .swap_answer = on_swap_answer,
+                              .look_answer = on_look_answer};
+    for (uint32_t i = 0; i < plan->nodes; i++) {
+        struct cluster_node *node = &world->nodes[i];
+        node->world = world;
+        node->id = i + 1;
+        node->disk = disk_new();
+        random_fill(&world->random, node->incarnation, sizeof(node->incarnation));
+    }
+    register_begin(&world->net, plan->members);
+    for (uint32_t i = 0; i < plan->nodes; i++) {
+        node_start(&world->nodes[i]);
+    }
+}
+
+static void world_free(struct cluster_world *world) {
+    for (uint32_t i = 0; i < NET_NODES_MAX; i++) {
+        node_free(&world->nodes[i]);
+        if (world->nodes[i].disk) {
+            disk_free(world->nodes[i].disk);
+        }
+    }
+    for (uint32_t i = 0; i < CLUSTER_REGIONS_MAX; i++) {
+        free(world->image[i]);
+    }
+    for (size_t i = 0; i < world->payload_count; i++) {
+        free(world->payloads[i]);
+    }
+    free(world->payloads);
+    free(world->graves);
+    net_free(&world->net);
+    memset(world, 0, sizeof(*world));
+}
+
+// Q6: faults end, and everything that was down comes back.
+static void heal(struct cluster_world *world) {
+    net_heal(&world->net);
+    uint64_t begin_ms = world->net.now_ms;
+    world->answered_count = 0;
+    for (uint32_t i = 0; i < world->plan.nodes; i++) {
+        if (world->nodes[i].alive && world->nodes[i].stopped) {
+            node_crash(&world->nodes[i], false);
+        }
+        if (!world->nodes[i].alive) {
+            node_start(&world->nodes[i]);
+        }
+    }
+    for (uint64_t steps = 0; world->answered_count < 3 || !cluster_facts_healed(world); steps++) {
+        net_healing(&world->net, steps, begin_ms);
+        world_step(world);
+    }
+    for (uint32_t i = 0; i < world->plan.nodes; i++) {
+        cluster_facts_image(&world->nodes[i]);
+    }
+}
+
+struct cluster_result cluster_world_run(const struct cluster_plan *plan) {
+    static struct cluster_world world;
+    world_free(&world); // (of a run that failed)
+    world_init(&world, plan);
+    for (uint32_t steps = 0; steps < plan->steps; steps++) {
+        world_step(&world);
+    }
+    heal(&world);
+    sim_trace("end: %llu records committed, epoch %llu", (unsigned long long)world.committed_last,
+              (unsigned long long)world.net.present.epoch);
+    struct cluster_result result = {.commits = world.committed_last, .epochs = world.net.present.epoch};
+    world_free(&world);
+    return result;
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whole nodes of a cluster in one process: each with the real core, a simulated disk and memory of its own; programs on all of
+// them. Beside the facts of group_world.h, which hold here too:
+//   Q7  Nodes that have applied the same index have the same bytes, and those that the log gives, replayed from its begin.
+//   Q8  A sequence of a session takes effect at most once, and if it was answered with OK, exactly once, with those results.
+//   Q9  What a program was told is committed stays; what it reads on a node never goes back while that node lives.
+
+#ifndef SIM_CLUSTER_H
+#define SIM_CLUSTER_H
+
+#include "core/core.h"
+#include "disk.h"
+#include "memory.h"
+#include "net.h"
+
+#define CLUSTER_RECORDS_MAX 8192u
+#define CLUSTER_FLIGHTS_MAX 128u
+#define CLUSTER_REGIONS_MAX 16u
+#define CLUSTER_CLIENTS_MAX NET_NODES_MAX
+
+struct seen_record { // as a node sent it to its disk
+    uint64_t epoch;
+    uint32_t chain;
+    uint32_t size;
+    bool durable;
+    uint8_t *payload; // owned by the world's list of all payloads
+};
+
+struct cluster_flight {
+    struct io *io;
+    uint64_t stamp;
+};
+
+struct cluster_node {
+    struct cluster_world *world;
+    uint64_t id;
+    bool alive;
+    uint32_t life;
+    uint8_t incarnation[16];
+    struct disk *disk;
+    void *memory;
+    size_t memory_size;
+    struct core *core;
+    struct core_config config;
+    struct image *image;
+    struct region_map *maps_readers;
+    struct map maps[CLUSTER_REGIONS_MAX];
+    struct map maps_old[CLUSTER_REGIONS_MAX * 4];
+    uint32_t map_old_count;
+    struct cluster_flight flights[CLUSTER_FLIGHTS_MAX];
+    uint32_t flight_count;
+    uint64_t stamp;
+    bool stopped, running, opened, more, hangs, doomed, eio;
+    uint64_t led_epoch;
+    uint64_t commit_seen, applied_seen;
+    struct seen_record log[CLUSTER_RECORDS_MAX];
+    struct core_status status;
+};
+
+struct cluster_client {
+    uint64_t session, holder, sequence;
+    uint64_t effects; // so many of its transactions have been answered with OK
+    uint32_t state;   // of cluster_client.c
+    uint64_t node, token, attempt;
+    uint64_t since_ms, known_floor, value;
+    bool reading;
+};
+
+struct cluster_plan {
+    uint64_t seed;
+    uint32_t steps;
+    uint32_t nodes, members, copies, min_copies, clients;
+    uint32_t alignment;
+    uint32_t tick_ms_max, flight_records_max;
+    uint32_t loss, duplicate, late, register_fault;
+    uint32_t crash, power, wipe, partition, hang, register_down, doom, eio;
+    uint32_t net_chance, io_chance, client_chance;
+    uint32_t large_chance, checkpoint_chance;
+};
+
+struct grave_record { // what was durable in a directory that is gone
+    uint8_t incarnation[16];
+    uint32_t chains[CLUSTER_RECORDS_MAX];
+};
+
+struct cluster_world {
+    struct random random;
+    struct cluster_plan plan;
+    struct net net;
+    struct cluster_node nodes[NET_NODES_MAX];
+    struct cluster_client clients[CLUSTER_CLIENTS_MAX];
+    uint64_t attempts;
+    uint64_t region; // that programs write to; 0: not made yet
+    // Facts.
+    struct seen_record committed[CLUSTER_RECORDS_MAX];
+    uint64_t committed_in[CLUSTER_RECORDS_MAX]; // the epoch in which it was
+    uint64_t committed_last, answered_last, answered_count, reads_count;
+    uint8_t *image[CLUSTER_REGIONS_MAX]; // the committed log, replayed up to committed_last
+    uint64_t image_size[CLUSTER_REGIONS_MAX];
+    struct grave_record *graves;
+    uint32_t grave_count;
+    uint8_t **payloads;
+    size_t payload_count, payload_max;
+};
+
+struct cluster_result {
+    uint64_t commits, epochs;
+};
+struct cluster_plan cluster_plan_of_seed(uint64_t seed);
+struct cluster_result cluster_world_run(const struct cluster_plan *plan);
+
+// For the programs. False: refused for now.
+bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token);
+void cluster_read(struct cluster_node *node, uint64_t token);
+
+// cluster_client.c
+void cluster_client_act(struct cluster_world *world, uint32_t number);
+void cluster_client_on_reply(struct cluster_world *world, struct cluster_node *node,
+                             const struct reply *reply);
+void cluster_client_on_crash(struct cluster_world *world, const struct cluster_node *node);
+bool cluster_client_idle(const struct cluster_world *world, uint32_t number);
+
+// cluster_facts.c
+void cluster_facts_write(struct cluster_node *node, const struct io *io);   // is issued
+void cluster_facts_written(struct cluster_node *node, const struct io *io); // is durable
+void cluster_facts_step(struct cluster_node *node);
+void cluster_facts_image(const struct cluster_node *node);
+void cluster_facts_wiped(struct cluster_node *node);
+bool cluster_facts_may_wipe(const struct cluster_world *world, const struct cluster_node *node);
+bool cluster_facts_healed(const struct cluster_world *world);
+
+#endif

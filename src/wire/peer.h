@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * peer.h: what nodes of a cluster say to each other. All integers are little-endian.
+ *
+ * A message is a peer_header of 192 bytes and a body, whose kind and largest size follow from the message's kind. The header
+ * has a checksum of its own, so that the size may be believed before memory is taken for the body.
+ *
+ *     kind            from -> to              body
+ *     HELLO           both, first             -           version, cluster and node of a new connection
+ *     JOIN            learner -> primary      -           "I follow; count me once I have caught up"
+ *     APPEND          primary -> all          record or - the next record; without one a heartbeat, a check, a commit index
+ *     ACK             all -> primary          -           "my durable log equals yours up to `index`" (rule L2)
+ *     SUSPECT_ASK     member -> members       -           "I hear nothing of the primary of `epoch`; do you?"
+ *     SUSPECT_ANSWER  member -> member        -
+ *     PROMISE_ASK     candidate -> members    set         "I have won `epoch`: what is your last durable record?"
+ *     PROMISE         member -> candidate     -           (rules T3, T4)
+ *     FETCH           candidate -> member     -           "the record after `index`, please"
+ *     FETCHED         member -> candidate     record or -
+ *     FORWARD         backup -> primary       request     a client's request, `round` names it
+ *     ANSWER          primary -> backup       reply       to FORWARD `round`
+ *
+ * The set is a configuration (wire/configuration.h) whose group is the message's.
+ *
+ * Every message carries its sender and the sender's incarnation: what it says counts only if the set names both (rule C4).
+ * A message has exactly one spelling: fields that its kind does not use are zero, and anything else is refused.
+ */
+#ifndef WIRE_PEER_H
+#define WIRE_PEER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire/configuration.h"
+#include "wire/limits.h"
+#include "wire/log_format.h"
+
+#define PEER_MAGIC   0x52454550u /* "PEER" */
+#define PEER_VERSION 1u
+
+enum peer_kind {
+    PEER_HELLO = 1,
+    PEER_JOIN,
+    PEER_APPEND,
+    PEER_ACK,
+    PEER_SUSPECT_ASK,
+    PEER_SUSPECT_ANSWER,
+    PEER_PROMISE_ASK,
+    PEER_PROMISE,
+    PEER_FETCH,
+    PEER_FETCHED,
+    PEER_FORWARD,
+    PEER_ANSWER,
+    PEER_KIND_END,
+};
+
+enum peer_flag {
+    PEER_FLAG_NO = 1, /* ACK, PROMISE: refused, `epoch` is the sender's promise. SUSPECT_ANSWER: it lives */
+    PEER_FLAG_BEHIND =
+        2, /* ACK: the record before the one sent is not here; FETCHED: it is not there any more */
+    PEER_FLAGS_ALL = 3,
+};
+
+struct peer_header {
+    uint32_t magic;
+    uint32_t header_crc; /* CRC32C of this struct, this field as zero */
+    uint32_t body_crc;   /* CRC32C of the body */
+    uint32_t body_size;
+    uint16_t version;
+    uint16_t kind;
+    uint16_t group;
+    uint16_t flags;
+    uint8_t cluster[16]; /* the shelf's random id */
+    uint64_t from;       /* node */
+    uint8_t incarnation[16];
+    uint64_t epoch;
+    uint8_t nonce[16]; /* of the process that leads the epoch */
+    uint64_t index;
+    uint64_t index_epoch;
+    uint64_t commit;
+    uint64_t last;
+    uint64_t last_epoch;
+    uint64_t round;
+    uint64_t reserved[7];
+};
+_Static_assert(sizeof(struct peer_header) == 192, "format");
+
+struct peer_configuration { /* the body of PROMISE_ASK; member_count entries follow */
+    uint64_t epoch;
+    uint64_t primary;
+    uint8_t nonce[16];
+    uint32_t member_count;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct peer_configuration) == 40, "format");
+_Static_assert(sizeof(struct configuration_member) == 24, "format: as in memory");
+
+/* ---- In memory ---------------------------------------------------------------------------------------------------- */
+
+struct peer_message {
+    uint16_t kind;
+    uint16_t flags;
+    uint64_t from;
+    uint8_t incarnation[16];
+    uint64_t epoch;
+    uint8_t nonce[16];
+    uint64_t index, index_epoch;
+    uint64_t commit;
+    uint64_t last, last_epoch;
+    uint64_t round;
+    const void *body; /* lent by whoever made the message */
+    size_t body_size;
+    struct configuration configuration; /* PROMISE_ASK: instead of a body */
+};
+
+/* Header and, for PROMISE_ASK, the configuration as bytes; a body of other kinds follows as it is, and is only checksummed. */
+#define PEER_HEAD_BYTES_MAX                                           \
+    (sizeof(struct peer_header) + sizeof(struct peer_configuration) + \
+     CONFIGURATION_MEMBERS_MAX * sizeof(struct configuration_member))
+size_t peer_encode(const struct peer_message *message, const uint8_t cluster[16], uint16_t group,
+                   uint8_t ret_bytes[PEER_HEAD_BYTES_MAX]);
+
+/* Is this a header, of this cluster and group? NULL, and how many bytes of body follow; else what is wrong. */
+const char *peer_header_decode(const void *bytes, const uint8_t cluster[16], uint16_t group,
+                               size_t *ret_body_size);
+/* A header that was decoded, with its body. The body is lent to the message. NULL, or what is wrong: then the output is
+ * not to be used. */
+const char *peer_decode(const void *header, const void *body, struct peer_message *ret_message);
+
+#endif
