@@ -42,6 +42,11 @@ static bool node_event(struct cluster_node *node, struct event *event) {
     core_step(node->core, event, &effects);
     bool stopped_now = effects.stopped && !node->stopped;
     node->stopped = effects.stopped;
+    node->restarts = effects.restart;
+    if (effects.look && !node->running) { // recovery has read its log, and synced it
+        node->running = true;
+        cluster_facts_recovered(node);
+    }
     cluster_facts_step(node);
     for (uint32_t i = 0; i < effects.message_count; i++) {
         net_send(&world->net, node->id, effects.messages[i].node, &effects.messages[i].message);
@@ -51,12 +56,6 @@ static bool node_event(struct cluster_node *node, struct event *event) {
     }
     if (effects.swap) {
         register_swap(&world->net, node->id, node->life, effects.swap_from, effects.swap);
-    }
-    if (effects.look && !node->running) { // recovery has read its log, and synced it
-        node->running = true;
-        for (uint64_t i = 1; i <= node->status.durable; i++) {
-            node->log[i].durable = true;
-        }
     }
     if (effects.look) {
         register_look(&world->net, node->id, node->life);
@@ -156,19 +155,19 @@ static void io_perform_partly(struct cluster_node *node, const struct cluster_fl
 static void node_start(struct cluster_node *node) {
     struct cluster_world *world = node->world;
     struct core_config *config = &node->config;
-    *config = (struct core_config){.create = !disk_published(node->disk),
-                                   .shelf_id = "simulated group",
-                                   .alignment = world->plan.alignment,
-                                   .log_bytes_max = 64 * LOG_SEGMENT_BYTES,
-                                   .checkpoint_log_bytes = 4 * LOG_SEGMENT_BYTES,
-                                   .checkpoint_interval_ms = 3600000,
-                                   .session_idle_ms = 36000000,
-                                   .session_named_idle_ms = 36000000,
-                                   .cluster = true,
-                                   .group = net_group_config(&world->net, node->id, world->plan.copies,
-                                                             world->plan.min_copies,
-                                                             world->plan.flight_records_max),
-                                   .cheap_memory = true};
+    *config = (struct core_config){
+        .create = !disk_published(node->disk),
+        .shelf_id = "simulated group",
+        .alignment = world->plan.alignment,
+        .log_bytes_max = world->plan.log_segments * LOG_SEGMENT_BYTES,
+        .checkpoint_log_bytes = min_u64(4, world->plan.log_segments / 2) * LOG_SEGMENT_BYTES,
+        .checkpoint_interval_ms = 3600000,
+        .session_idle_ms = 36000000,
+        .session_named_idle_ms = 36000000,
+        .cluster = true,
+        .group = net_group_config(&world->net, node->id, world->plan.copies, world->plan.min_copies,
+                                  world->plan.flight_records_max),
+        .cheap_memory = true};
     memcpy(config->incarnation, node->incarnation, sizeof(config->incarnation));
     node->memory_size = core_size(config);
     node->memory = pages_take(node->memory_size);
@@ -178,6 +177,7 @@ static void node_start(struct cluster_node *node) {
     node->alive = true;
     node->life++;
     node->stopped = node->opened = node->running = node->hangs = node->doomed = node->eio = false;
+    node->restarts = false;
     node->commit_seen = node->applied_seen = 0;
     sim_trace("node %llu: starts, life %u%s", (unsigned long long)node->id, node->life,
               config->create ? ", with a new directory" : "");
@@ -207,6 +207,9 @@ static void node_free(struct cluster_node *node) {
 static void node_crash(struct cluster_node *node, bool power) {
     struct cluster_world *world = node->world;
     SOMETIMES(CLUSTER_SIM_CRASHED);
+    if (node->status.installs) {
+        SOMETIMES(CLUSTER_SIM_CRASHED_IN_INSTALL);
+    }
     if (!node->opened && node->life > 1) {
         SOMETIMES(CLUSTER_SIM_CRASHED_IN_RECOVERY);
     }
@@ -222,6 +225,12 @@ static void node_crash(struct cluster_node *node, bool power) {
         net_node_gone(&world->net, node->id);
     }
     sim_trace("node %llu: %s", (unsigned long long)node->id, power ? "loses its power" : "is killed");
+}
+
+// It has got a checkpoint from a peer.
+static void node_restart(struct cluster_node *node) {
+    node_crash(node, false);
+    node_start(node);
 }
 
 static void node_wipe(struct cluster_node *node) {
@@ -249,8 +258,12 @@ static const uint8_t *on_incarnation(void *context, uint64_t id) {
 }
 
 static void on_deliver(void *context, uint64_t id, const struct peer_message *message) {
+    struct cluster_node *node = &((struct cluster_world *)context)->nodes[id - 1];
+    if (node->restarts) {
+        return;
+    }
     struct event event = {.kind = EVENT_MESSAGE, .message = message};
-    node_event(&((struct cluster_world *)context)->nodes[id - 1], &event);
+    node_event(node, &event);
 }
 
 static void on_swap_answer(void *context, uint64_t id, enum swap_result result,
@@ -270,6 +283,10 @@ static void io_step(struct cluster_world *world, struct cluster_node *node) {
     if (!node->alive || node->stopped || (node->hangs && world->net.faults)) {
         return;
     }
+    if (node->restarts) {
+        node_restart(node);
+        return;
+    }
     if (node->more && random_chance(&world->random, 1, 2)) {
         struct event event = {.kind = EVENT_GO_ON};
         node_event(node, &event);
@@ -286,7 +303,7 @@ static void fault_step(struct cluster_world *world) {
     if (node->alive && (node->doomed || node->stopped || chance(world, world->plan.crash))) {
         node_crash(node, chance(world, world->plan.power));
     }
-    if (!node->alive && chance(world, 30)) {
+    if (!node->alive && random_below(&world->random, 1000000) < world->plan.comeback) {
         if (chance(world, world->plan.wipe) && world->grave_count < 16 &&
             cluster_facts_may_wipe(world, node)) {
             node_wipe(node);
@@ -389,6 +406,17 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.client_chance = (uint32_t)random_between(&random, 20, 80);
     plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
+    plan.log_segments = 64;
+    plan.comeback = 30000;
+    if (random_chance(&random, 1, 2)) { // logs are trimmed, and who was away needs a checkpoint
+        plan.log_segments = (uint32_t)random_between(&random, 3, 5);
+        plan.large_chance = 700;
+        plan.steps *= 2;
+        plan.client_chance = (uint32_t)random_between(&random, 60, 150);
+        plan.checkpoint_chance = (uint32_t)random_between(&random, 2, 20);
+        plan.comeback = random_chance(&random, 1, 2) ? 600 : 6000;
+        plan.damage = random_chance(&random, 1, 2) ? 30 : 0;
+    }
     if (random_chance(&random, 1, 10)) {
         return plan; // only the scheduling is against it
     }
@@ -415,6 +443,7 @@ static void world_init(struct cluster_world *world, const struct cluster_plan *p
                               .loss = plan->loss,
                               .duplicate = plan->duplicate,
                               .late = plan->late,
+                              .damage = plan->damage,
                               .register_fault = plan->register_fault,
                               .now_ms = 1000,
                               .faults = true,

@@ -52,6 +52,7 @@ struct cluster_node {
     uint32_t flight_count;
     uint64_t stamp;
     bool stopped, running, opened, more, hangs, doomed, eio;
+    bool restarts; // it wants to be started again
     uint64_t led_epoch;
     uint64_t commit_seen, applied_seen;
     struct seen_record log[CLUSTER_RECORDS_MAX];
@@ -71,7 +72,9 @@ struct cluster_plan {
     uint64_t seed;
     uint32_t steps;
     uint32_t nodes, members, copies, min_copies, clients;
-    uint32_t alignment;
+    uint32_t alignment, log_segments;
+    uint32_t comeback; // out of a million
+    uint32_t damage;   // of parts of checkpoints on their way, where no checksum of a message tells
     uint32_t tick_ms_max, flight_records_max;
     uint32_t loss, duplicate, late, register_fault;
     uint32_t crash, power, wipe, partition, hang, register_down, doom, eio;
@@ -124,6 +127,7 @@ bool cluster_client_idle(const struct cluster_world *world, uint32_t number);
 // cluster_facts.c
 void cluster_facts_write(struct cluster_node *node, const struct io *io);   // is issued
 void cluster_facts_written(struct cluster_node *node, const struct io *io); // is durable
+void cluster_facts_recovered(struct cluster_node *node);                    // it knows its log
 void cluster_facts_step(struct cluster_node *node);
 void cluster_facts_image(const struct cluster_node *node);
 void cluster_facts_wiped(struct cluster_node *node);

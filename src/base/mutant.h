@@ -72,12 +72,19 @@
     X(ANY_ROUND_CONFIRMS, "R1: a confirmation of an earlier round counts")
 
 // Of nodes of a cluster: `sim --cluster` has to find them.
-#define MUTANT_CLUSTER_LIST(X)                                                                   \
-    X(APPLY_UNCOMMITTED, "L5: a backup shows records that are durable and not committed")        \
-    X(RECOVERY_APPLIES_ALL, "L5: a restarted member takes its whole log for committed")          \
-    X(MIRRORS_NOT_REBUILT, "K1: a new primary does not look into the image for sessions")        \
-    X(LOST_LEAD_SAYS_COMMITTED, "K3: a deposed primary answers OK for records that others lack") \
-    X(SERVES_BEFORE_APPLIED, "T5: a new primary serves before older records are applied")
+#define MUTANT_CLUSTER_LIST(X)                                                                        \
+    X(APPLY_UNCOMMITTED, "L5: a backup shows records that are durable and not committed")             \
+    X(RECOVERY_APPLIES_ALL, "L5: a restarted member takes its whole log for committed")               \
+    X(MIRRORS_NOT_REBUILT, "K1: a new primary does not look into the image for sessions")             \
+    X(LOST_LEAD_SAYS_COMMITTED, "K3: a deposed primary answers OK for records that others lack")      \
+    X(SERVES_BEFORE_APPLIED, "T5: a new primary serves before older records are applied")             \
+    X(INSTALL_NOT_SYNCED, "D1: the superblock comes before the pages that were received are durable") \
+    X(INSTALL_LIVE_SLOT, "D1: what is received overwrites the old checkpoint")                        \
+    X(INSTALL_DROPS_LATER, "D1: records behind the checkpoint go, conflicting or not")                \
+    X(INSTALL_MIXED, "D1: a transfer goes on with another checkpoint than it began with")             \
+    X(INSTALL_LOG_EARLY, "D1: the old log goes before the new superblock is durable")                 \
+    X(INSTALL_UNCHECKED, "D1: what arrives is not compared with its checksum")                        \
+    X(TRIMMED_LAST_UNKNOWN, "D1: a log that was trimmed does not know the epoch of its last record")
 
 enum mutant {
     MUTANT_NONE = 0,

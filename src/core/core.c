@@ -74,6 +74,9 @@ static void carve_cluster(struct carver *carver, struct cluster *cluster, const 
     cluster->apply_buffer = carve(carver, record_bytes(sizes));
     cluster->promise_block = carve(carver, PROMISE_BLOCK_SIZE);
     cluster->tail = carve(carver, TAIL_MAX * sizeof(struct tail_record));
+    cluster->donate.buffer = carve(carver, PAGE_SIZE + PEER_PART_BYTES_MAX);
+    cluster->install.theirs = carve(carver, sizes->roots_max);
+    cluster->install.table = carve(carver, (size_t)2 * TABLE_BLOCK_SIZE);
 }
 
 static void carve_core(struct carver *carver, const struct core_config *config, const struct sizes *sizes) {
@@ -108,10 +111,12 @@ size_t core_size(const struct core_config *config) {
         align_up(BATCH_REPLIES_MAX * sizeof(struct reply), PAGE_SIZE) +
         align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
         align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
-    size_t cluster = config->cluster
-                         ? (RECEIVED_MAX + 2) * align_up(record_bytes(&sizes), PAGE_SIZE) +
-                               PROMISE_BLOCK_SIZE + align_up(TAIL_MAX * sizeof(struct tail_record), PAGE_SIZE)
-                         : 0;
+    size_t cluster =
+        config->cluster
+            ? (RECEIVED_MAX + 2) * align_up(record_bytes(&sizes), PAGE_SIZE) + PROMISE_BLOCK_SIZE +
+                  align_up(TAIL_MAX * sizeof(struct tail_record), PAGE_SIZE) + PAGE_SIZE +
+                  PEER_PART_BYTES_MAX + align_up(sizes.roots_max, PAGE_SIZE) + (size_t)2 * TABLE_BLOCK_SIZE
+            : 0;
     return fixed + cluster + ARRAY_COUNT(((struct core *)0)->batches) * batch + PAGE_SIZE + ZERO_BYTES +
            CHECKPOINT_IOS * CHECKPOINT_IO_BYTES + align_up(sizes.roots_max, PAGE_SIZE) +
            (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
@@ -281,6 +286,12 @@ static void on_io_done(struct core *core, struct io *io) {
     case PURPOSE_LIMBO:
         abdicate_on_io(core, io);
         break;
+    case PURPOSE_DONATE:
+        donate_on_io(core, io);
+        break;
+    case PURPOSE_INSTALL:
+        install_on_io(core, io);
+        break;
     }
 }
 
@@ -318,7 +329,8 @@ static void go_on(struct core *core, const struct event *event) {
         return;
     }
     cluster_go_on(core);
-    if (core->stopped) {
+    core->closed |= core->closing && core->effects->restart;
+    if (core->stopped || core->effects->restart) {
         return;
     }
     catalog_continue(core);
@@ -335,7 +347,7 @@ static void go_on(struct core *core, const struct event *event) {
     }
     bool idle = !core_log_busy(core) && core->log.applying == NULL && !core_work_pending(core) &&
                 core->control.state == CONTROL_IDLE && core->checkpoint.state == CHECKPOINT_IDLE &&
-                !core->checkpoint.wanted && !core->remove_io.busy;
+                !core->checkpoint.wanted && !core->remove_io.busy && !install_holds_checkpoint(core);
     if (core->closing && !core->closed && idle && !core->stopped) {
         if (core->close_checkpoint && checkpoint_dirty(core)) {
             core->close_checkpoint = false;
@@ -355,7 +367,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     effects->message_count = 0;
     effects->messages = NULL;
     effects->swap = NULL;
-    effects->look = effects->more = false;
+    effects->look = effects->more = effects->restart = false;
     effects->refused = effects->opened = effects->closed = false;
     core->effects = effects;
     core->now_ms = max_u64(core->now_ms, event->now_ms);
@@ -397,6 +409,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     effects->apply_due = !core->stopped && !core->cluster.on && core->log.applying != NULL &&
                          (core->defer_apply || effects->reply_count > 0);
     effects->stopped = core->stopped;
+    effects->restart = core->cluster.install.state == INSTALL_DONE && !core->stopped;
     effects->closed = core->closed;
     core->effects = NULL;
 }
@@ -433,5 +446,6 @@ void core_status_get(const struct core *core, struct core_status *ret_status) {
     ret_status->commit = core->cluster.on ? core->cluster.commit : core->applied;
     ret_status->last = core->log.last.index;
     ret_status->durable = core->log.durable_index;
+    ret_status->installs = core->cluster.install.state != INSTALL_NONE;
     ret_status->checkpoint_active = core->checkpoint.state != CHECKPOINT_IDLE;
 }
