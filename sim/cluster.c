@@ -152,7 +152,7 @@ static void io_perform_partly(struct cluster_node *node, const struct cluster_fl
 
 // ---- Life and death
 
-static void node_start(struct cluster_node *node) {
+void cluster_node_start(struct cluster_node *node) {
     struct cluster_world *world = node->world;
     struct core_config *config = &node->config;
     *config = (struct core_config){
@@ -204,7 +204,7 @@ static void node_free(struct cluster_node *node) {
     node->flight_count = 0;
 }
 
-static void node_crash(struct cluster_node *node, bool power) {
+void cluster_node_crash(struct cluster_node *node, bool power) {
     struct cluster_world *world = node->world;
     SOMETIMES(CLUSTER_SIM_CRASHED);
     if (node->status.installs) {
@@ -229,8 +229,9 @@ static void node_crash(struct cluster_node *node, bool power) {
 
 // It has got a checkpoint from a peer.
 static void node_restart(struct cluster_node *node) {
-    node_crash(node, false);
-    node_start(node);
+    struct cluster_world *world = node->world;
+    cluster_node_crash(node, world->net.faults && chance(world, world->plan.power));
+    cluster_node_start(node);
 }
 
 static void node_wipe(struct cluster_node *node) {
@@ -279,7 +280,12 @@ static void on_look_answer(void *context, uint64_t id, const struct configuratio
 
 // ---- Steps
 
-static void io_step(struct cluster_world *world, struct cluster_node *node) {
+bool cluster_node_moves(const struct cluster_node *node) {
+    return node->alive && !node->stopped && (node->restarts || node->more || node->flight_count > 0);
+}
+
+void cluster_node_io(struct cluster_node *node) {
+    struct cluster_world *world = node->world;
     if (!node->alive || node->stopped || (node->hangs && world->net.faults)) {
         return;
     }
@@ -300,15 +306,16 @@ static void io_step(struct cluster_world *world, struct cluster_node *node) {
 
 static void fault_step(struct cluster_world *world) {
     struct cluster_node *node = &world->nodes[random_below(&world->random, world->plan.nodes)];
-    if (node->alive && (node->doomed || node->stopped || chance(world, world->plan.crash))) {
-        node_crash(node, chance(world, world->plan.power));
+    bool strikes = chance(world, node->status.installs ? world->plan.crash_install : world->plan.crash);
+    if (node->alive && (node->doomed || node->stopped || strikes)) {
+        cluster_node_crash(node, chance(world, world->plan.power));
     }
     if (!node->alive && random_below(&world->random, 1000000) < world->plan.comeback) {
         if (chance(world, world->plan.wipe) && world->grave_count < 16 &&
             cluster_facts_may_wipe(world, node)) {
             node_wipe(node);
         }
-        node_start(node);
+        cluster_node_start(node);
     }
     if (chance(world, world->plan.partition)) {
         net_partition(&world->net);
@@ -322,13 +329,26 @@ static void fault_step(struct cluster_world *world) {
     }
 }
 
+void cluster_node_tick(struct cluster_node *node) {
+    if (node->alive && !node->stopped) {
+        struct event event = {.kind = EVENT_TICK};
+        node_event(node, &event);
+    }
+}
+
+void cluster_node_checkpoint(struct cluster_node *node) {
+    if (node->alive && node->opened && !node->stopped) {
+        struct event event = {.kind = EVENT_CHECKPOINT, .token = (uint64_t)1 << 60};
+        node_event(node, &event);
+    }
+}
+
 static void tick_step(struct cluster_world *world) {
     world->net.now_ms += random_between(&world->random, 1, world->plan.tick_ms_max);
     for (uint32_t i = 0; i < world->plan.nodes; i++) {
         struct cluster_node *node = &world->nodes[i];
-        if (node->alive && !node->stopped && !(world->net.faults && chance(world, 100))) {
-            struct event event = {.kind = EVENT_TICK};
-            node_event(node, &event);
+        if (!(world->net.faults && chance(world, 100))) {
+            cluster_node_tick(node);
         }
     }
 }
@@ -336,11 +356,7 @@ static void tick_step(struct cluster_world *world) {
 static void client_step(struct cluster_world *world) {
     cluster_client_act(world, (uint32_t)random_below(&world->random, world->plan.clients));
     if (chance(world, world->plan.checkpoint_chance)) {
-        struct cluster_node *node = &world->nodes[random_below(&world->random, world->plan.nodes)];
-        if (node->alive && node->opened && !node->stopped) {
-            struct event event = {.kind = EVENT_CHECKPOINT, .token = (uint64_t)1 << 60};
-            node_event(node, &event);
-        }
+        cluster_node_checkpoint(&world->nodes[random_below(&world->random, world->plan.nodes)]);
     }
 }
 
@@ -350,7 +366,7 @@ static void world_step(struct cluster_world *world) {
         for (uint32_t i = 0; i < 3 * world->plan.nodes; i++) {
             net_step(&world->net);
             register_step(&world->net);
-            io_step(world, &world->nodes[i / 3]);
+            cluster_node_io(&world->nodes[i / 3]);
         }
         client_step(world);
         if (chance(world, 300)) {
@@ -369,7 +385,7 @@ static void world_step(struct cluster_world *world) {
     if (dice < net) {
         net_step(&world->net);
     } else if (dice < disk) {
-        io_step(world, &world->nodes[random_below(&world->random, world->plan.nodes)]);
+        cluster_node_io(&world->nodes[random_below(&world->random, world->plan.nodes)]);
     } else if (dice < client) {
         client_step(world);
     } else if (chance(world, 300)) {
@@ -407,10 +423,14 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
     plan.log_segments = 64;
+    plan.region_pages = 8;
+    plan.write_max = 20000;
     plan.comeback = 30000;
     if (random_chance(&random, 1, 2)) { // logs are trimmed, and who was away needs a checkpoint
         plan.log_segments = (uint32_t)random_between(&random, 3, 5);
-        plan.large_chance = 700;
+        plan.region_pages = 40;
+        plan.write_max = 140000;
+        plan.large_chance = (uint32_t)random_between(&random, 200, 800);
         plan.steps *= 2;
         plan.client_chance = (uint32_t)random_between(&random, 60, 150);
         plan.checkpoint_chance = (uint32_t)random_between(&random, 2, 20);
@@ -424,6 +444,7 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.duplicate = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 200) : 0;
     plan.late = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 100) : 0;
     plan.crash = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 5) : 0;
+    plan.crash_install = random_chance(&random, 1, 2) ? 60 : plan.crash;
     plan.power = (uint32_t)random_between(&random, 0, 1000);
     plan.wipe = random_chance(&random, 1, 2) ? 300 : 0;
     plan.partition = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
@@ -435,7 +456,8 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     return plan;
 }
 
-static void world_init(struct cluster_world *world, const struct cluster_plan *plan) {
+void cluster_world_begin(struct cluster_world *world, const struct cluster_plan *plan) {
+    cluster_world_end(world); // (of a run that failed)
     world->plan = *plan;
     random_seed(&world->random, plan->seed);
     world->net = (struct net){.random = &world->random,
@@ -463,11 +485,11 @@ static void world_init(struct cluster_world *world, const struct cluster_plan *p
     }
     register_begin(&world->net, plan->members);
     for (uint32_t i = 0; i < plan->nodes; i++) {
-        node_start(&world->nodes[i]);
+        cluster_node_start(&world->nodes[i]);
     }
 }
 
-static void world_free(struct cluster_world *world) {
+void cluster_world_end(struct cluster_world *world) {
     for (uint32_t i = 0; i < NET_NODES_MAX; i++) {
         node_free(&world->nodes[i]);
         if (world->nodes[i].disk) {
@@ -493,10 +515,10 @@ static void heal(struct cluster_world *world) {
     world->answered_count = 0;
     for (uint32_t i = 0; i < world->plan.nodes; i++) {
         if (world->nodes[i].alive && world->nodes[i].stopped) {
-            node_crash(&world->nodes[i], false);
+            cluster_node_crash(&world->nodes[i], false);
         }
         if (!world->nodes[i].alive) {
-            node_start(&world->nodes[i]);
+            cluster_node_start(&world->nodes[i]);
         }
     }
     for (uint64_t steps = 0; world->answered_count < 3 || !cluster_facts_healed(world); steps++) {
@@ -510,8 +532,7 @@ static void heal(struct cluster_world *world) {
 
 struct cluster_result cluster_world_run(const struct cluster_plan *plan) {
     static struct cluster_world world;
-    world_free(&world); // (of a run that failed)
-    world_init(&world, plan);
+    cluster_world_begin(&world, plan);
     for (uint32_t steps = 0; steps < plan->steps; steps++) {
         world_step(&world);
     }
@@ -519,6 +540,6 @@ struct cluster_result cluster_world_run(const struct cluster_plan *plan) {
     sim_trace("end: %llu records committed, epoch %llu", (unsigned long long)world.committed_last,
               (unsigned long long)world.net.present.epoch);
     struct cluster_result result = {.commits = world.committed_last, .epochs = world.net.present.epoch};
-    world_free(&world);
+    cluster_world_end(&world);
     return result;
 }

@@ -77,9 +77,10 @@ struct cluster_plan {
     uint32_t damage;   // of parts of checkpoints on their way, where no checksum of a message tells
     uint32_t tick_ms_max, flight_records_max;
     uint32_t loss, duplicate, late, register_fault;
-    uint32_t crash, power, wipe, partition, hang, register_down, doom, eio;
+    uint32_t crash, crash_install, power, wipe, partition, hang, register_down, doom, eio;
     uint32_t net_chance, io_chance, client_chance;
     uint32_t large_chance, checkpoint_chance;
+    uint32_t region_pages, write_max; // at most 3 pages less
 };
 
 struct grave_record { // what was durable in a directory that is gone
@@ -112,6 +113,20 @@ struct cluster_result {
 };
 struct cluster_plan cluster_plan_of_seed(uint64_t seed);
 struct cluster_result cluster_world_run(const struct cluster_plan *plan);
+
+// One thing at a time, for schedules.
+void cluster_world_begin(struct cluster_world *world, const struct cluster_plan *plan);
+void cluster_world_end(struct cluster_world *world);
+void cluster_node_start(struct cluster_node *node);
+void cluster_node_crash(struct cluster_node *node, bool power);
+bool cluster_node_moves(const struct cluster_node *node); // has an io or more to do
+void cluster_node_io(struct cluster_node *node);
+void cluster_node_tick(struct cluster_node *node);
+void cluster_node_checkpoint(struct cluster_node *node);
+
+// cluster_schedules.c: violations end the run as everywhere; else the schedule's name.
+uint32_t cluster_schedule_count(void);
+const char *cluster_schedule_run(uint32_t number);
 
 // For the programs. False: refused for now.
 bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token);

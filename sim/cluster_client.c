@@ -13,9 +13,8 @@
 
 enum client_state { CLIENT_IDLE, CLIENT_OPENS, CLIENT_CREATES, CLIENT_COMMITS, CLIENT_READS };
 
-#define REGION_PAGES     8u
 #define REGION_PAGES_MAX 64u
-#define WRITE_MAX        20000u
+#define WRITE_MAX        140000u
 #define GIVE_UP_MS       900u
 
 bool cluster_client_idle(const struct cluster_world *world, uint32_t number) {
@@ -51,7 +50,7 @@ static void session_open(struct cluster_world *world, struct cluster_client *cli
 static void region_create(struct cluster_world *world, struct cluster_client *client) {
     struct region_request request = {.header = {.size = sizeof(request), .kind = REQUEST_REGION_CREATE},
                                      .mode = 0666,
-                                     .size = (uint64_t)REGION_PAGES * PAGE_SIZE,
+                                     .size = (uint64_t)world->plan.region_pages * PAGE_SIZE,
                                      .size_max = random_chance(&world->random, 1, 2)
                                                      ? (uint64_t)REGION_PAGES_MAX * PAGE_SIZE
                                                      : (uint64_t)2 * REGION_PAGES_MAX * PAGE_SIZE,
@@ -65,7 +64,7 @@ static void commit(struct cluster_world *world, struct cluster_client *client) {
     const struct cluster_node *node = &world->nodes[client->node - 1];
     bool large = net_chance(&world->net, world->plan.large_chance);
     bool reads = random_chance(&world->random, 1, 3);
-    uint32_t size = (uint32_t)random_between(&world->random, 1, large ? WRITE_MAX : 100);
+    uint32_t size = (uint32_t)random_between(&world->random, 1, large ? world->plan.write_max : 100);
     struct commit_request head = {.session = client->session,
                                   .holder = client->holder,
                                   .sequence = client->sequence,
@@ -85,7 +84,9 @@ static void commit(struct cluster_world *world, struct cluster_client *client) {
         .address = counter_address(world, number), .operand = 1, .code = OPERATION_ADD};
     memcpy(bytes + used, &operation, sizeof(operation));
     used += sizeof(operation);
-    uint64_t offset = 3 * PAGE_SIZE + random_below(&world->random, (REGION_PAGES - 3) * PAGE_SIZE - size);
+    uint64_t offset =
+        3 * PAGE_SIZE +
+        random_below(&world->random, (world->plan.region_pages - 3) * (uint64_t)PAGE_SIZE - size);
     struct record_range range = {.address = shelf_addr_make((shelf_region)world->region, offset),
                                  .size = size};
     memcpy(bytes + used, &range, sizeof(range));

@@ -31,7 +31,7 @@ struct options {
     bool one;
     bool trace, json, sweep, mutants, schedules, group, cluster;
     const char *script;
-    bool accept;
+    bool accept, events;
     uint32_t jobs;
     enum mutant mutant;
 };
@@ -53,6 +53,7 @@ static void usage(FILE *file) {
         "  sim --script FILE           compares a golden transcript (sim/script.h); --accept rewrites it\n"
         "  sim --mutants               runs every planted bug until it is caught\n"
         "  sim --mutant NAME ...       the same runs with one planted bug; --list-mutants shows their names\n"
+        "  sim ... --events            also how often each \"sometimes\" event happened\n"
         "  sim ... --json              the result as one JSON object\n"
         "\n"
         "Ends with \"N passed, N failed\" and exit code 0 if nothing failed, 1 if something did, 2 for wrong "
@@ -173,6 +174,12 @@ static uint32_t sometimes_missing(bool show) {
     return missing;
 }
 
+static void sometimes_show(void) {
+    for (size_t i = sometimes_begin(); i < sometimes_end(); i++) {
+        printf("%10llu %s\n", (unsigned long long)shared->sometimes[i], sometimes_names[i]);
+    }
+}
+
 static int seeds_run(const struct options *options) {
     seeds_first = options->first;
     struct timespec begin;
@@ -184,6 +191,9 @@ static int seeds_run(const struct options *options) {
     bool judge = options->seeds >= SOMETIMES_SEEDS && !mutant_active && result.failed == 0;
     uint32_t missing = sometimes_missing(judge);
     uint32_t events = (uint32_t)(sometimes_end() - sometimes_begin());
+    if (options->events) {
+        sometimes_show();
+    }
     if (options->json) {
         printf("{\"seeds\": %llu, \"failed\": %llu, \"commits\": %llu, \"records\": %llu, \"crashes\": %llu, "
                "\"sometimes\": %u, \"sometimes_missing\": %u, \"seconds\": %.1f}\n",
@@ -228,26 +238,31 @@ static bool schedule_run(uint32_t number, bool trace, const char **ret_name) {
     if (setjmp(report.escape) != 0) {
         return false;
     }
-    *ret_name = group_schedule_run(number);
+    uint32_t of_group = group_schedule_count();
+    *ret_name = number < of_group ? group_schedule_run(number) : cluster_schedule_run(number - of_group);
     return true;
+}
+
+static uint32_t schedule_count(void) {
+    return group_schedule_count() + cluster_schedule_count();
 }
 
 static int schedules_run(bool trace) {
     uint32_t failed = 0;
-    for (uint32_t i = 0; i < group_schedule_count(); i++) {
+    for (uint32_t i = 0; i < schedule_count(); i++) {
         const char *name = "";
         bool passed = schedule_run(i, trace, &name);
         failed += !passed;
         printf("%s: %s\n", passed ? name : "failed", passed ? "passed" : report.failure);
     }
-    printf("%u passed, %u failed\n", group_schedule_count() - failed, failed);
+    printf("%u passed, %u failed\n", schedule_count() - failed, failed);
     return failed ? 1 : 0;
 }
 
 // The schedules first: they are quick.
 static bool mutant_found_by_schedule(void) {
     const char *name;
-    for (uint32_t i = 0; i < group_schedule_count(); i++) {
+    for (uint32_t i = 0; i < schedule_count(); i++) {
         if (!schedule_run(i, false, &name)) {
             return true;
         }
@@ -261,7 +276,7 @@ static bool mutant_job(uint64_t number, char *text, size_t text_size) {
            : mutant_active >= MUTANT_INCARNATION_IGNORED ? RUNS_GROUP
                                                          : RUNS_NODE;
     uint64_t hash;
-    if (runs == RUNS_GROUP && mutant_found_by_schedule()) {
+    if (runs != RUNS_NODE && mutant_found_by_schedule()) {
         shared->mutant_seed[mutant_active] = UINT64_MAX;
         snprintf(shared->mutant_failure[mutant_active], FAILURE_TEXT_MAX, "%s", report.failure);
         return true;
@@ -352,27 +367,20 @@ int main(int argc, char **argv) {
         JOBS,
         MUTANTS,
         SCRIPT,
+        EVENTS,
         ACCEPT,
         HELP
     };
     static const struct option names[] = {
-        {"seeds", required_argument, NULL, SEEDS},
-        {"seed", required_argument, NULL, SEED},
-        {"first", required_argument, NULL, FIRST},
-        {"mutant", required_argument, NULL, MUTANT_NAME},
-        {"list-mutants", no_argument, NULL, LIST},
-        {"sweep", no_argument, NULL, SWEEP},
-        {"trace", no_argument, NULL, TRACE},
-        {"json", no_argument, NULL, JSON},
-        {"jobs", required_argument, NULL, JOBS},
-        {"mutants", no_argument, NULL, MUTANTS},
-        {"script", required_argument, NULL, SCRIPT},
-        {"accept", no_argument, NULL, ACCEPT},
-        {"schedules", no_argument, NULL, SCHEDULES},
-        {"group", no_argument, NULL, GROUP},
-        {"cluster", no_argument, NULL, CLUSTER},
-        {"help", no_argument, NULL, HELP},
-        {0},
+        {"seeds", required_argument, NULL, SEEDS},   {"seed", required_argument, NULL, SEED},
+        {"first", required_argument, NULL, FIRST},   {"mutant", required_argument, NULL, MUTANT_NAME},
+        {"list-mutants", no_argument, NULL, LIST},   {"sweep", no_argument, NULL, SWEEP},
+        {"trace", no_argument, NULL, TRACE},         {"json", no_argument, NULL, JSON},
+        {"jobs", required_argument, NULL, JOBS},     {"mutants", no_argument, NULL, MUTANTS},
+        {"script", required_argument, NULL, SCRIPT}, {"events", no_argument, NULL, EVENTS},
+        {"accept", no_argument, NULL, ACCEPT},       {"schedules", no_argument, NULL, SCHEDULES},
+        {"group", no_argument, NULL, GROUP},         {"cluster", no_argument, NULL, CLUSTER},
+        {"help", no_argument, NULL, HELP},           {0},
     };
     struct options options = {.first = 1, .seeds = 100, .jobs = 2};
     uint64_t number = options.jobs;
@@ -423,6 +431,9 @@ int main(int argc, char **argv) {
             break;
         case SCRIPT:
             options.script = optarg;
+            break;
+        case EVENTS:
+            options.events = true;
             break;
         case ACCEPT:
             options.accept = true;

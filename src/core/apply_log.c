@@ -152,12 +152,11 @@ static void read_begin(struct core *core, const struct tail_record *record) {
 void apply_log_on_read(struct core *core, struct io *io) {
     const struct record_header *header = (const struct record_header *)core->cluster.apply_buffer;
     const struct tail_record *record = tail_find(core, core->applied + 1);
-    if (core_io_failed(core, io, "log") || core->cluster.apply_far.window_size > 0) {
-        return; /* far_apply() looks at it */
+    if (core_io_failed(core, io, "log") || core->cluster.apply_far.window_size > 0 || record == NULL) {
+        return; /* far_apply() looks at it, or reads it: the tail may have moved on meanwhile */
     }
-    bool right = record != NULL && header->header_crc == record_header_crc(header) &&
-                 header->index == record->identity.index && header->payload_size == record->identity.size &&
-                 header->chain == record->identity.chain &&
+    bool right = header->header_crc == record_header_crc(header) && header->index == record->identity.index &&
+                 header->payload_size == record->identity.size && header->chain == record->identity.chain &&
                  record_chain(header, header + 1, core->applied_identity.chain) == header->chain;
     if (!right) {
         core_stop(core, SHELF_CORRUPT, "log", "a record reads back differently from what was written",

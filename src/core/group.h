@@ -96,9 +96,9 @@ struct group_peer {
     uint64_t commit;                /* it knows as committed */
     uint64_t next;                  /* to be sent */
     uint64_t round;                 /* that it confirmed last */
-    bool probed; /* it was sent this log's first record, as its next is not there any more */
-    bool far;    /* and does not have what is before that: it needs a checkpoint */
-    uint64_t far_ms;
+    bool probed;     /* it was sent this log's first record, as its next is not there any more */
+    bool far;        /* and does not have what is before that: it needs a checkpoint */
+    uint64_t far_ms; /* when the one or the other began */
     uint64_t heard_ms, moved_ms, even_ms;
 };
 

@@ -248,7 +248,18 @@ static bool files_next(struct core *core, struct install_part *part) {
     const struct roots_region *entry = install_region(core, install->theirs);
     uint32_t step = install->step;
     struct io io = {.kind = IO_RESERVE};
-    if (entry == NULL && step == 2) {
+    if (entry == NULL && step == 2 && MUTANT(INSTALL_LOG_EARLY)) { /* only with MUTANT */
+        install->step++;
+        part_io(core, part,
+                (struct io){.kind = IO_WRITE,
+                            .file = {.kind = FILE_LOG},
+                            .offset = core->log.head_place * LOG_SEGMENT_BYTES,
+                            .size = ZERO_BYTES,
+                            .buffer = core->log.zeros,
+                            .durable = 1});
+        return true;
+    }
+    if (entry == NULL && step >= 2) {
         return false;
     }
     if (entry == NULL) {

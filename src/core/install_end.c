@@ -52,24 +52,12 @@ static bool sync_next(struct core *core, struct install_part *part) {
 
 static bool top_next(struct core *core, struct install_part *part) {
     struct install *install = &core->cluster.install;
-    const struct log *log = &core->log;
-    uint32_t step = install->step++;
-    if (step == 0) {
+    if (install->step++ == 0) {
         part_io(core, part,
                 (struct io){.kind = IO_WRITE,
                             .file = roots_file(core),
                             .size = roots_bytes(core),
                             .buffer = core->checkpoint.roots});
-        return true;
-    }
-    if (step == 1 && MUTANT(INSTALL_LOG_EARLY)) { /* only with MUTANT */
-        part_io(core, part,
-                (struct io){.kind = IO_WRITE,
-                            .file = {.kind = FILE_LOG},
-                            .offset = log->head_place * LOG_SEGMENT_BYTES,
-                            .size = ZERO_BYTES,
-                            .buffer = log->zeros,
-                            .durable = 1});
         return true;
     }
     return false;

@@ -87,7 +87,7 @@ static void beyond(struct group_node *group, struct group_peer *peer, uint64_t f
     struct peer_message message = append(group, first - 1, 0);
     group->host.send(group->host.context, peer->id.node, &message, true);
     peer->probed = true;
-    peer->moved_ms = group->now_ms;
+    peer->far_ms = group->now_ms;
 }
 
 static void stream(struct group_node *group, struct group_peer *peer) {
@@ -326,11 +326,9 @@ static void peers_tick(struct group_node *group) {
             peer->next = max_u64(peer->acked, peer->commit) + 1; /* something got lost */
             peer->moved_ms = group->now_ms;
         }
-        bool unanswered =
-            peer->probed && !peer->far && group->now_ms - peer->moved_ms >= group->config.retry_ms;
-        bool again = peer->far && group->now_ms - peer->far_ms >= group->config.remove_ms;
-        if (unanswered || again) { /* it may have said so to something else */
-            peer->probed = peer->far = false;
+        uint64_t patience_ms = peer->far ? group->config.remove_ms : group->config.retry_ms;
+        if (peer->probed && group->now_ms - peer->far_ms >= patience_ms) {
+            peer->probed = peer->far = false; /* once more: it may have answered something else */
         }
         stream(group, peer);
     }
