@@ -422,6 +422,7 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.client_chance = (uint32_t)random_between(&random, 20, 80);
     plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
+    bool small = false;
     plan.log_segments = 64;
     plan.region_pages = 8;
     plan.write_max = 20000;
@@ -436,6 +437,10 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
         plan.checkpoint_chance = (uint32_t)random_between(&random, 2, 20);
         plan.comeback = random_chance(&random, 1, 2) ? 600 : 6000;
         plan.damage = random_chance(&random, 1, 2) ? 30 : 0;
+        small = true;
+        if (plan.members > 2 && random_chance(&random, 1, 2)) { // who is away stays a member
+            plan.min_copies = plan.members;
+        }
     }
     if (random_chance(&random, 1, 10)) {
         return plan; // only the scheduling is against it
@@ -449,7 +454,7 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.wipe = random_chance(&random, 1, 2) ? 300 : 0;
     plan.partition = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
     plan.hang = random_chance(&random, 1, 5) ? (uint32_t)random_between(&random, 1, 4) : 0;
-    plan.doom = random_chance(&random, 1, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
+    plan.doom = random_chance(&random, small ? 2 : 1, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
     plan.eio = random_chance(&random, 1, 6) ? 2 : 0;
     plan.register_fault = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 50, 600) : 0;
     plan.register_down = random_chance(&random, 1, 4) ? 2 : 0;

@@ -151,7 +151,9 @@ static bool superblock_sane(const struct core *core, const struct superblock *bl
     return (block->alignment == 512 || block->alignment == 4096) && block->roots_slot <= 1 &&
            block->roots_size >= sizeof(struct roots_header) &&
            block->roots_size <= core->checkpoint.roots_max && place_sane &&
-           block->segment_offset <= LOG_SEGMENT_BYTES && block->segment_offset % block->alignment == 0;
+           block->segment_offset <= LOG_SEGMENT_BYTES && block->segment_offset % block->alignment == 0 &&
+           block->log_anew <= LOG_ANEW_ALL &&
+           (block->log_anew == LOG_ANEW_NO || block->segment_sequence != 0);
 }
 
 /* Of the copies that agree in at least two, the newest. */
