@@ -154,20 +154,22 @@ static void io_perform_partly(struct cluster_node *node, const struct cluster_fl
 
 void cluster_node_start(struct cluster_node *node) {
     struct cluster_world *world = node->world;
+    const struct cluster_plan *plan = &world->plan;
+    uint32_t log_segments = node->id % 3 == 1 ? plan->log_segments : plan->log_segments_others;
     struct core_config *config = &node->config;
-    *config = (struct core_config){
-        .create = !disk_published(node->disk),
-        .shelf_id = "simulated group",
-        .alignment = world->plan.alignment,
-        .log_bytes_max = world->plan.log_segments * LOG_SEGMENT_BYTES,
-        .checkpoint_log_bytes = min_u64(4, world->plan.log_segments / 2) * LOG_SEGMENT_BYTES,
-        .checkpoint_interval_ms = 3600000,
-        .session_idle_ms = 36000000,
-        .session_named_idle_ms = 36000000,
-        .cluster = true,
-        .group = net_group_config(&world->net, node->id, world->plan.copies, world->plan.min_copies,
-                                  world->plan.flight_records_max),
-        .cheap_memory = true};
+    *config = (struct core_config){.create = !disk_published(node->disk),
+                                   .shelf_id = "simulated group",
+                                   .alignment = world->plan.alignment,
+                                   .log_bytes_max = log_segments * LOG_SEGMENT_BYTES,
+                                   .checkpoint_log_bytes = min_u64(4, log_segments / 2) * LOG_SEGMENT_BYTES,
+                                   .checkpoint_interval_ms = 3600000,
+                                   .session_idle_ms = 36000000,
+                                   .session_named_idle_ms = 36000000,
+                                   .cluster = true,
+                                   .group = net_group_config(&world->net, node->id, world->plan.copies,
+                                                             world->plan.min_copies,
+                                                             world->plan.flight_records_max),
+                                   .cheap_memory = true};
     memcpy(config->incarnation, node->incarnation, sizeof(config->incarnation));
     node->memory_size = core_size(config);
     node->memory = pages_take(node->memory_size);
@@ -423,12 +425,13 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
     bool small = false;
-    plan.log_segments = 64;
+    plan.log_segments = plan.log_segments_others = 64;
     plan.region_pages = 8;
     plan.write_max = 20000;
     plan.comeback = 30000;
     if (random_chance(&random, 1, 2)) { // logs are trimmed, and who was away needs a checkpoint
         plan.log_segments = (uint32_t)random_between(&random, 3, 5);
+        plan.log_segments_others = random_chance(&random, 1, 2) ? 64 : plan.log_segments;
         plan.region_pages = 40;
         plan.write_max = 140000;
         plan.large_chance = (uint32_t)random_between(&random, 200, 800);

@@ -72,9 +72,9 @@ struct cluster_plan {
     uint64_t seed;
     uint32_t steps;
     uint32_t nodes, members, copies, min_copies, clients;
-    uint32_t alignment, log_segments;
-    uint32_t comeback; // out of a million
-    uint32_t damage;   // of parts of checkpoints on their way, where no checksum of a message tells
+    uint32_t alignment, log_segments, log_segments_others; // of nodes 2, 3, 5, 6
+    uint32_t comeback;                                     // out of a million
+    uint32_t damage; // of parts of checkpoints on their way, where no checksum of a message tells
     uint32_t tick_ms_max, flight_records_max;
     uint32_t loss, duplicate, late, register_fault;
     uint32_t crash, crash_install, power, wipe, partition, hang, register_down, doom, eio;

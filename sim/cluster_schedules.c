@@ -10,6 +10,7 @@
 #define ROUNDS_MAX 20000u
 
 static struct cluster_world world;
+static bool cut[5][5]; // from, to: nothing arrives
 
 static struct cluster_node *node_of(uint64_t id) {
     return &world.nodes[id - 1];
@@ -34,6 +35,7 @@ static void letters(uint64_t lost_from, uint16_t lost_kind) {
         memmove(&world.net.letters[0], &world.net.letters[1],
                 --world.net.letter_count * sizeof(world.net.letters[0]));
         bool lost = letter.from == lost_from && (lost_kind == 0 || kind_of(&letter) == lost_kind);
+        lost |= cut[letter.from][letter.to];
         net_letter_end(&world.net, &letter, !lost && hears(letter.to));
     }
 }
@@ -79,7 +81,15 @@ static void commits(uint64_t id, uint64_t count) {
     }
 }
 
-static void begin(uint32_t nodes, uint32_t members, uint32_t min_copies) {
+static void checkpoints(void) {
+    for (uint64_t id = 1; id <= world.plan.nodes; id++) {
+        cluster_node_checkpoint(node_of(id));
+    }
+}
+
+// The logs of nodes 2 and 3 are of another size.
+static void begin(uint32_t nodes, uint32_t members, uint32_t min_copies, uint32_t log_segments_others) {
+    memset(cut, 0, sizeof(cut));
     const struct cluster_plan plan = {.seed = 1,
                                       .nodes = nodes,
                                       .members = members,
@@ -88,6 +98,7 @@ static void begin(uint32_t nodes, uint32_t members, uint32_t min_copies) {
                                       .clients = 1,
                                       .alignment = 512,
                                       .log_segments = 3,
+                                      .log_segments_others = log_segments_others,
                                       .tick_ms_max = 5,
                                       .flight_records_max = 2,
                                       .region_pages = 40,
@@ -100,19 +111,19 @@ static void begin(uint32_t nodes, uint32_t members, uint32_t min_copies) {
     world.net.loss = world.net.late = 0;
     commits(1, 3);
     UNTIL(node_of(nodes)->status.applied == node_of(1)->status.applied, 0, 0);
+    checkpoints();
+    UNTIL(node_of(nodes)->status.checkpoint > 0, 0, 0);
 }
 
 // Node `away` is gone for so long that no log of the others reaches it any more.
-static void leave_behind(uint64_t away) {
+static void leave_behind(uint64_t away, uint64_t records) {
     cluster_node_crash(node_of(away), true);
     uint64_t before = node_of(1)->status.last;
-    while (node_of(1)->status.last < before + 60) {
+    while (node_of(1)->status.last < before + records) {
         commits(1, 5);
-        for (uint64_t id = 1; id <= world.plan.nodes; id++) {
-            cluster_node_checkpoint(node_of(id));
-        }
+        checkpoints();
     }
-    UNTIL(node_of(2)->status.checkpoint > before + 30, 0, 0);
+    UNTIL(node_of(2)->status.checkpoint > before + records / 2, 0, 0);
 }
 
 static void healed(void) {
@@ -127,8 +138,8 @@ static void healed(void) {
 // The primary dies while a member gets its checkpoint. The member must not lead with what it has, nor count for what it has
 // not; the other one, whose log is whole, takes over, and the transfer begins anew from there.
 static void takeover_while_installing(void) {
-    begin(3, 3, 3);
-    leave_behind(3);
+    begin(3, 3, 3, 3);
+    leave_behind(3, 60);
     cluster_node_start(node_of(3));
     UNTIL(node_of(3)->status.installs, 0, 0);
     for (uint32_t i = 0; i < 3; i++) {
@@ -148,8 +159,8 @@ static void takeover_while_installing(void) {
 // The set was changed, and then all logs were trimmed: what is left of the past is in superblocks and in the register. A
 // member that was away comes back with a longer log than those seem to have, and tries to lead.
 static void membership_rolled_back(void) {
-    begin(4, 3, 4);
-    leave_behind(3);
+    begin(4, 3, 4, 3);
+    leave_behind(3, 60);
     for (uint64_t id = 2; id <= 4; id += 2) { // nothing behind their checkpoints
         cluster_node_checkpoint(node_of(id));
         UNTIL(node_of(id)->status.checkpoint == node_of(id)->status.last, 0, 0);
@@ -171,8 +182,8 @@ static void membership_rolled_back(void) {
 
 // Power is lost in the moment in which a checkpoint has been installed, and in which it nearly has been.
 static void power_lost_around_the_superblock(void) {
-    begin(3, 3, 3);
-    leave_behind(3);
+    begin(3, 3, 3, 3);
+    leave_behind(3, 60);
     cluster_node_start(node_of(3));
     UNTIL(node_of(3)->status.installs, 0, 0);
     for (uint32_t i = 0; i < ROUNDS_MAX && node_of(3)->status.installs && !node_of(3)->restarts; i++) {
@@ -190,12 +201,55 @@ static void power_lost_around_the_superblock(void) {
     healed();
 }
 
+// A primary whose log reaches further back takes over while a checkpoint is on its way. Its records are acknowledged, and
+// committed by that; the checkpoint, which still could be had, is older than they are.
+static void records_received_while_installing(void) {
+    begin(3, 3, 3, 64);
+    leave_behind(3, 30);
+    cluster_node_start(node_of(3));
+    UNTIL(node_of(3)->status.installs, 0, 0);
+    cluster_node_crash(node_of(1), false);
+    UNTIL(node_of(2)->status.role == GROUP_LEADS, 3, PEER_SUSPECT_ASK);
+    cut[2][1] = true; // node 1 comes back and could donate, but gets no record; first, nothing of it arrives
+    cut[1][3] = true;
+    cluster_node_start(node_of(1));
+    UNTIL(serves(2), 0, 0); // so its opening record is committed, by nodes 2 and 3
+    UNTIL(node_of(3)->status.durable >= node_of(2)->status.commit, 0, 0);
+    cut[2][3] = true;
+    cut[1][3] = false;
+    for (uint32_t i = 0; i < 15; i++) { // now the rest of the transfer could come
+        round_of(0, 0);
+    }
+    UNTIL(serves(1) || serves(3), 0, 0);
+    memset(cut, 0, sizeof(cut));
+    healed();
+}
+
+// The receiver loses its power in the middle of the transfer, again and again, each time a little later.
+static void power_lost_in_the_transfer(void) {
+    begin(3, 3, 3, 3);
+    leave_behind(3, 60);
+    for (uint32_t later = 0; later < 12; later++) {
+        cluster_node_start(node_of(3));
+        UNTIL(node_of(3)->status.installs || node_of(3)->status.last >= node_of(1)->status.last, 0, 0);
+        for (uint32_t i = 0; i < later; i++) {
+            round_of(0, 0);
+        }
+        cluster_node_crash(node_of(3), true);
+    }
+    cluster_node_start(node_of(3));
+    commits(1, 2);
+    healed();
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
 } schedules[] = {
     {"takeover while installing a checkpoint", takeover_while_installing},
     {"membership rolled back after trimming", membership_rolled_back},
+    {"records received while installing a checkpoint", records_received_while_installing},
+    {"power lost in the transfer of a checkpoint", power_lost_in_the_transfer},
     {"power lost when a checkpoint has been installed", power_lost_around_the_superblock},
 };
 

@@ -85,6 +85,7 @@ bool receive_record(struct core *core, const void *bytes, size_t size) {
     }
     if (new_segment && !log_free_segment(core, &place)) {
         core->checkpoint.log_needs = true; /* no hold can put it off */
+        install_give_up(core);
         return false;
     }
     if (log_zeroing_overlaps(log, place, new_segment ? 0 : offset, offset + size)) {
