@@ -9,7 +9,7 @@ SEED =
 FUZZ_SECONDS = 60
 export FUZZ_SECONDS
 
-.PHONY: all help setup test test-long demo bench sim model mutants soak fuzz fmt check install deb abi-baseline clean
+.PHONY: all help setup test test-long demo bench sim model mutants campaign soak fuzz fmt check install deb abi-baseline clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -30,6 +30,7 @@ help:
 	@echo 'make sim         simulate SEEDS=$(SEEDS) seeds; SEED=7 replays one exactly'
 	@echo 'make model       explore the model of the cluster protocol in full, and with each rule left out'
 	@echo 'make mutants     check that every planted bug is caught'
+	@echo 'make campaign    kills, power losses and simulations for hours; make test-long runs a part of them'
 	@echo 'make soak        simulate until stopped'
 	@echo 'make fuzz        fuzz each target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make fmt         format all C files'
@@ -59,7 +60,7 @@ sim: all
 model: setup
 	@tools/check-model all
 
-mutants soak check: all
+mutants campaign soak check: all
 	@tools/run-tests $@
 
 fuzz: all

@@ -8,7 +8,6 @@
 //       that node lives.
 //   Q10 Nothing that a committed transaction has read, on whichever node, was changed between that and its own record.
 //   Q11 What was refused with CONFLICT never commits, and something that it had read was changed by a committed record.
-//   Q12 What has no session is done at most once, too.
 
 #ifndef SIM_CLUSTER_H
 #define SIM_CLUSTER_H
@@ -115,7 +114,6 @@ struct cluster_world {
     uint64_t tokens;
     struct cluster_attempt *attempts;
     uint64_t attempt_count, attempt_max;
-    uint64_t sessions_asked, sessions_opened;
     uint64_t versions[CLUSTER_LINES_MAX];
     uint64_t floor_max;                          // of the programs' region on any node
     void (*on_reply)(const struct reply *reply); // of a schedule; else the programs'

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What programs have asked for, held against the committed log: Q8, Q10 to Q12 of cluster.h. Each commit carries its attempt's number
+// What programs have asked for, held against the committed log: Q8, Q10, Q11 of cluster.h. Each commit carries its attempt's number
 // in what it writes, so that it is known again in the log, whichever way it went there.
 
 #include <stdlib.h>
@@ -9,7 +9,6 @@
 #include "base/assert.h"
 #include "base/bits.h"
 #include "cluster.h"
-#include "wire/system_region.h"
 
 struct cluster_attempt *cluster_attempt_new(struct cluster_world *world, uint32_t client) {
     if (world->attempt_count == world->attempt_max) {
@@ -49,15 +48,8 @@ void cluster_attempts_tx(struct cluster_world *world, uint64_t index, const stru
     struct cluster_attempt *attempt = NULL;
     for (uint32_t i = 0; i < tx->range_count; i++) {
         const struct record_range *range = (const void *)at;
-        uint64_t offset = shelf_addr_offset(range->address);
-        if (shelf_addr_region(range->address) == REGION_SYSTEM && offset >= SYSTEM_SESSIONS_OFFSET &&
-            offset < SYSTEM_RESULTS_OFFSET && range->size == sizeof(struct session_header)) {
-            world->sessions_opened++;
-            SIM_CHECK(world->sessions_opened <= world->sessions_asked,
-                      "Q12: %llu sessions are opened, but %llu were asked for",
-                      (unsigned long long)world->sessions_opened, (unsigned long long)world->sessions_asked);
-        }
-        if (shelf_addr_region(range->address) == world->region && offset >= 3 * PAGE_SIZE) {
+        if (shelf_addr_region(range->address) == world->region &&
+            shelf_addr_offset(range->address) >= 3 * PAGE_SIZE) {
             uint64_t number;
             memcpy(&number, range + 1, sizeof(number));
             attempt = cluster_attempt_of(world, number);

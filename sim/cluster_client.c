@@ -62,7 +62,6 @@ static void submit(struct cluster_world *world, struct cluster_client *client, e
 
 static void session_open(struct cluster_world *world, struct cluster_client *client) {
     struct session_request request = {.header = {.size = sizeof(request), .kind = REQUEST_SESSION_OPEN}};
-    world->sessions_asked++;
     submit(world, client, CLIENT_OPENS, &request, sizeof(request));
 }
 

@@ -59,11 +59,11 @@ static struct letter letter_copy(const struct letter *letter) {
     return letter_take(world.net.letter_count - 1);
 }
 
-static bool forwards_lost; // requests of other nodes do not arrive
+static uint16_t lost; // kind of messages that do not arrive with a body; 0: none
 
 static bool arrives(const struct letter *letter, uint64_t cut_off) {
     return letter->from != cut_off && letter->to != cut_off &&
-           !(forwards_lost && kind_of(letter) == PEER_FORWARD && has_body(letter));
+           !(lost != 0 && kind_of(letter) == lost && has_body(letter));
 }
 
 // Everything that is under way arrives and every io ends, but for letters from and to this node (0: none).
@@ -165,13 +165,12 @@ static void begin(void) {
     world.net.faults = false;
     world.on_reply = on_reply;
     told_count = 0;
-    forwards_lost = false;
+    lost = 0;
     serving(1, 0);
     pass(100, 0);
     region_ask(1, REQUEST_REGION_CREATE, 0600);
     pass(100, 0);
     world.region = answer(SHELF_OK).region;
-    world.sessions_asked++;
     cluster_submit(&world.nodes[2], &opening, sizeof(opening), 3, &user);
     pass(100, 0);
     struct reply opened = answer(SHELF_OK);
@@ -208,9 +207,9 @@ static void refusal_of_an_older_epoch(void) {
     }
     SIM_CHECK(sent_again && world.nodes[1].status.serves, "node 3 should ask node 2");
     region_ask(2, REQUEST_REGION_ACCESS, 0666);
-    forwards_lost = true;
+    lost = PEER_FORWARD;
     pass(100, 1);
-    forwards_lost = false;
+    lost = 0;
     (void)answer(SHELF_OK);
     letter_end(&again, true);
     letter_end(&refusal, true);
@@ -256,6 +255,28 @@ static void request_of_an_earlier_life(void) {
     SIM_CHECK(told_count == 0 && written(1) == 0, "W1: a request that was refused is committed");
 }
 
+// A program changes the region's mode; its node does not learn whether that was done. The next primary changes it as well.
+static void change_of_the_catalog_done_twice(void) {
+    begin();
+    struct shelf_region_info info;
+    lost = PEER_ANSWER;
+    region_ask(3, REQUEST_REGION_ACCESS, 0644);
+    pass(200, 0);
+    SIM_CHECK(core_region_get(world.nodes[2].core, (uint32_t)world.region, &info) && info.mode == 0644,
+              "node 1 should have changed it");
+    lost = PEER_FORWARD;
+    serving(2, 1);
+    pass(200, 1);
+    told_count = 0; // (node 3 has told its program that nobody can know)
+    region_ask(2, REQUEST_REGION_ACCESS, 0666);
+    pass(100, 1);
+    (void)answer(SHELF_OK);
+    lost = 0;
+    pass(300, 1);
+    SIM_CHECK(core_region_get(world.nodes[1].core, (uint32_t)world.region, &info) && info.mode == 0666,
+              "W2: a change of the catalog is done again after another one");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -263,6 +284,7 @@ static const struct {
     {"refusal of an older epoch after the request was sent again", refusal_of_an_older_epoch},
     {"request again after its refusal", request_again_after_its_refusal},
     {"request of an earlier life of its node", request_of_an_earlier_life},
+    {"change of the catalog done twice", change_of_the_catalog_done_twice},
 };
 
 uint32_t cluster_schedule_count(void) {

@@ -256,6 +256,7 @@ void cluster_on_event(struct core *core, const struct event *event) {
         } else if (event->message->kind == PEER_ANSWER) {
             forward_on_answer(core, event->message);
         }
+        cluster_contact(core);
     } else if (event->kind == EVENT_SWAP) {
         group_on_swap(&cluster->group, (enum swap_result)event->swap_result, event->configuration);
     } else {
@@ -284,6 +285,7 @@ void cluster_tick(struct core *core, const struct event *event) {
         retries(core);
         forward_tick(core);
         group_tick(&core->cluster.group, core->cluster.now_ms);
+        cluster_contact(core);
     }
 }
 

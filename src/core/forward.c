@@ -233,12 +233,11 @@ static size_t body_write(uint8_t *body, const struct event *event, uint32_t grou
     return sizeof(head) + groups_size + event->request_size;
 }
 
-/* Its session tells what became of it, or it changes nothing: it may be asked again elsewhere. */
+/* W2 */
 static void request_classify(const struct core *core, const struct event *event, struct forward *forward) {
     struct request_header header;
     memcpy(&header, event->request, sizeof(header));
-    forward->session = header.kind == REQUEST_COMMIT || header.kind == REQUEST_SESSION_OUTCOME ||
-                       header.kind == REQUEST_SESSION_KEEP;
+    forward->twice = header.kind < REQUEST_REGION_CREATE || header.kind > REQUEST_REGION_ACCESS;
     struct commit_request head;
     if (header.kind == REQUEST_COMMIT && event->request_size >= sizeof(head)) {
         memcpy(&head, event->request, sizeof(head));
@@ -249,10 +248,9 @@ static void request_classify(const struct core *core, const struct event *event,
 }
 
 static void request_take(struct core *core, const struct event *event) {
-    uint32_t group_count =
-        event->credentials ? (uint32_t)min_u64(event->credentials->group_count, PEER_GROUPS_MAX) : 0;
+    uint32_t group_count = event->credentials ? event->credentials->group_count : 0;
     size_t size = body_write(NULL, event, group_count);
-    if (size + sizeof(struct block) > FORWARD_BYTES) {
+    if (group_count > PEER_GROUPS_MAX || size + sizeof(struct block) > FORWARD_BYTES) {
         core_reply_direct(core, event->token, SHELF_TOO_LARGE, REASON_REQUEST_TOO_LARGE);
         return;
     }
@@ -293,7 +291,7 @@ void forward_read(struct core *core, uint64_t token) {
         core_reply_direct(core, token, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
         return;
     }
-    forward->reads = true;
+    forward->reads = forward->twice = true;
     forward_queue(core, forward);
 }
 
@@ -410,7 +408,7 @@ static void link_set(struct core *core, uint64_t link) {
             continue;
         }
         bool lost = forward->sent_link != 0 && forward->sent_link != link;
-        if (lost && !forward->session && !forward->reads && !MUTANT(ANONYMOUS_SENT_AGAIN)) {
+        if (lost && !forward->twice && !MUTANT(CATALOG_SENT_AGAIN)) {
             settle_unanswered(core, forward);
         } else {
             forward->due = forwarding->due = true;
@@ -462,7 +460,7 @@ static bool self_admit(struct core *core, struct forward *forward) {
     if (cluster_held(core) || !replies_room(core)) {
         return false;
     }
-    if (forward->sent_link != 0 && !forward->session) { /* W2 */
+    if (forward->sent_link != 0 && !forward->twice) { /* W2 */
         settle_unanswered(core, forward);
     } else if (forward->reads) {
         uint64_t token = forward->token;

@@ -10,8 +10,9 @@
  *
  *   W1  A primary takes a request only under the link that it gave last to the sender's node, in an epoch of this leadership, and
  *       each round once: what comes again gets the answer that the first got, when it has got it.
- *   W2  A link that is new to the sender means that another leadership may have taken what was sent before. What has a session is
- *       sent again: the session tells whether it has been committed (K1). The rest is UNKNOWN.
+ *   W2  A link that is new to the sender means that another leadership may have taken what was sent before. What may be done twice
+ *       is sent again: commits, since their session tells whether they have been done (K1), and what is asked of sessions
+ *       themselves. A change of the catalog is UNKNOWN.
  *   W3  An answer counts if it is of the link and not below the epoch in which the request was sent last (K2).
  *   W4  A program gets its answer when its node has applied all that the primary had applied when it answered: it reads what
  *       it has written, and what it has lost against.
@@ -54,7 +55,7 @@ struct forward {
     uint32_t state;
     uint32_t generation; /* of this place, for tokens */
     bool reads;          /* EVENT_READ, else a request */
-    bool session;        /* W2 */
+    bool twice;          /* W2: it may be done twice */
     bool other_life;     /* what it has read is not of this life's image */
     bool due;            /* to be sent now */
     uint64_t token;      /* of the program */

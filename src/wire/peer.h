@@ -101,8 +101,8 @@ struct peer_configuration { /* the body of PROMISE_ASK; member_count entries fol
 _Static_assert(sizeof(struct peer_configuration) == 40, "format");
 _Static_assert(sizeof(struct configuration_member) == 24, "format: as in memory");
 
-struct
-    peer_request { /* the body of FORWARD begins with who asks; the supplementary groups (zeros up to 8), the request follow */
+/* The body of FORWARD begins with who asks; the supplementary groups, zeros up to 8 bytes, and the request follow. */
+struct peer_request {
     uint32_t user, group;
     uint32_t group_count;
     uint32_t flags; /* enum peer_request_flag */
@@ -112,8 +112,7 @@ enum peer_request_flag {
     PEER_REQUEST_NODE = 1, /* the node itself, which may do everything */
 };
 #define PEER_REQUEST_FLAGS_ALL ((uint32_t)PEER_REQUEST_NODE)
-#define PEER_GROUPS_MAX \
-    64u /* more are left out: who has more rights by them than by these has not these rights here */
+#define PEER_GROUPS_MAX        65536u /* that Linux allows */
 #define PEER_REQUEST_BYTES_MAX \
     (sizeof(struct peer_request) + PEER_GROUPS_MAX * sizeof(uint32_t) + REQUEST_BYTES_MAX)
 
@@ -152,6 +151,8 @@ const char *peer_request_parse(const void *body, size_t size, struct peer_reques
 size_t peer_encode(const struct peer_message *message, const uint8_t cluster[16], uint16_t group,
                    uint8_t ret_bytes[PEER_HEAD_BYTES_MAX]);
 
+/* Was this written as a header, of whatever version and cluster? (Magic, checksum, version and size stay where they are.) */
+bool peer_header_whole(const void *bytes);
 /* Is this a header, of this cluster and group? NULL, and how many bytes of body follow; else what is wrong. */
 const char *peer_header_decode(const void *bytes, const uint8_t cluster[16], uint16_t group,
                                size_t *ret_body_size);

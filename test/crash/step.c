@@ -3,13 +3,15 @@
 // step: runs a program and kills it with SIGKILL before the N-th instruction of chosen functions (x86-64, ptrace).
 //
 //   step --through FUNCTION[,...] --to FUNCTION|return --in FUNCTION[,...] [--over FUNCTION[,...]] [--at N]
-//        -- PROGRAM [ARGUMENT...]
+//        [--hold PID [--release N]] -- PROGRAM [ARGUMENT...]
 //
 // At once if there is --at N, and for each line "N" on stdin: the first thread that enters the functions of --through, one after the other, is stepped
 // from there on, instruction by instruction, until the last of them returns, or --to is entered. Instructions in the
 // functions of --in count, also in the parts that a compiler splits off (NAME.cold, NAME.part.0). Before the N-th (0: none)
 // the program is killed. All its other threads run meanwhile. What does not count and would take long is run through without
-// stepping: the functions of --over, and those of libraries.
+// stepping: the functions of --over, and those of libraries. With --hold another process is stopped when the stepping
+// begins, and goes on before the N-th counted instruction of --release, when the thread has gone to sleep, or at the end: so that
+// what the thread waits for comes late.
 //
 // stdout: {"pid": P} when the program has begun, and for each line of stdin
 // {"counted": C, "killed": true|false, "in": "FUNCTION", "offset": BYTES}, with `in` the function of the last counted
@@ -34,6 +36,7 @@
 #include <sys/ptrace.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -81,7 +84,13 @@ struct step {
     const struct range *last; // of the last that counted
     uint64_t last_offset;
     bool killed;
+
+    pid_t hold; // 0: nobody
+    uint64_t release;
 };
+
+// Of the thread whose sleep ends the hold, for the timer's handler. 0: nobody is held.
+static volatile sig_atomic_t held, held_for;
 
 static void die(const char *what) {
     fprintf(stderr, "step: %s: %s\n", what, strerror(errno));
@@ -285,7 +294,59 @@ static void arm(struct step *step, uint64_t at) {
     step->code = code_exchange(&step->program, step->through[0], BREAKPOINT);
 }
 
+// ---- Holding another process ------------------------------------------------------------------------------
+
+#define LOOK_US 1000
+
+static void hold_end(void) {
+    if (held != 0) {
+        (void)kill(held, SIGCONT);
+        held = 0;
+    }
+}
+
+// Is it in a system call, and waits there? Between two steps it is stopped, which is another state.
+static bool is_asleep(pid_t thread) {
+    char path[64];
+    char text[256];
+    snprintf(path, sizeof(path), "/proc/%d/stat", thread);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    if (fd >= 0) {
+        close(fd);
+    }
+    text[size > 0 ? size : 0] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end != NULL && strncmp(name_end, ") S", 3) == 0;
+}
+
+static void on_look(int number) {
+    int error = errno;
+    (void)number;
+    if (held != 0 && is_asleep(held_for)) {
+        hold_end();
+    }
+    errno = error;
+}
+
+static void hold_begin(const struct step *step) {
+    if (step->hold == 0) {
+        return;
+    }
+    struct sigaction action = {.sa_handler = on_look, .sa_flags = SA_RESTART};
+    struct itimerval period = {{0, LOOK_US}, {0, LOOK_US}};
+    held_for = step->stepped;
+    held = step->hold;
+    if (kill(step->hold, SIGSTOP) != 0 || sigaction(SIGALRM, &action, NULL) != 0 ||
+        setitimer(ITIMER_REAL, &period, NULL) != 0) {
+        die("cannot hold the process");
+    }
+}
+
+// ---- Stepping, step by step -------------------------------------------------------------------------------
+
 static void report(struct step *step) {
+    hold_end();
     step->armed = false;
     step->stepped = 0;
     printf("{\"counted\": %" PRIu64 ", \"killed\": %s, \"in\": \"%s\", \"offset\": %" PRIu64 "}\n",
@@ -315,6 +376,7 @@ static void on_breakpoint(struct step *step, pid_t thread, struct user_regs_stru
     step->stepped = thread;
     step->stack = registers->rsp;
     pin(thread);
+    hold_begin(step);
 }
 
 // The processor's own breakpoint, of this thread alone. 0: none.
@@ -369,6 +431,9 @@ static bool on_step(struct step *step, const struct user_regs_struct *registers)
         step->last = range;
         step->last_offset = registers->rip - range->begin;
         step->counted++;
+        if (step->counted == step->release) {
+            hold_end();
+        }
         if (step->counted == step->at) {
             step->killed = true;
             (void)kill(step->program.pid, SIGKILL);
@@ -455,6 +520,9 @@ static void watch(struct step *step, int signals) {
     struct signalfd_siginfo info;
     while (stops_take(step), !step->program.ended) {
         if (poll(fds, 2, -1) < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
             die("poll");
         }
         if (fds[0].revents != 0) {
@@ -475,14 +543,18 @@ int main(int argc, char **argv) {
     const char *in = NULL;
     const char *over = NULL;
     const char *at = NULL;
+    const char *hold = NULL;
+    const char *release = NULL;
     int i = 1;
     for (; i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2) {
-        const char **place = strcmp(argv[i], "--through") == 0 ? &through
-                             : strcmp(argv[i], "--to") == 0    ? &to
-                             : strcmp(argv[i], "--in") == 0    ? &in
-                             : strcmp(argv[i], "--over") == 0  ? &over
-                             : strcmp(argv[i], "--at") == 0    ? &at
-                                                               : NULL;
+        const char **place = strcmp(argv[i], "--through") == 0   ? &through
+                             : strcmp(argv[i], "--to") == 0      ? &to
+                             : strcmp(argv[i], "--in") == 0      ? &in
+                             : strcmp(argv[i], "--over") == 0    ? &over
+                             : strcmp(argv[i], "--at") == 0      ? &at
+                             : strcmp(argv[i], "--hold") == 0    ? &hold
+                             : strcmp(argv[i], "--release") == 0 ? &release
+                                                                 : NULL;
         if (place == NULL) {
             break;
         }
@@ -506,6 +578,8 @@ int main(int argc, char **argv) {
     through_add(&step, through);
     step.in_count = names_find(&step.program, in, step.in, RANGES_MAX);
     step.over_count = over != NULL ? names_find(&step.program, over, step.over, OVER_MAX) : 0;
+    step.hold = hold != NULL ? (pid_t)strtol(hold, NULL, 10) : 0;
+    step.release = release != NULL ? strtoull(release, NULL, 10) : 0;
     step.to = strcmp(to, "return") == 0 ? 0 : entry_find(&step.program, to, strlen(to));
     if (at != NULL) {
         arm(&step, strtoull(at, NULL, 10));

@@ -52,8 +52,8 @@ OVER = ["admit_request", "overlay_reset", "overlay_find", "overlay_add", "batch_
 class Stepped:
     """A program under step."""
 
-    def __init__(self, step, through, to, inside, over, program, errors, at=None):
-        command = [step, "--through", through, "--to", to, "--in", ",".join(inside)]
+    def __init__(self, step, through, to, inside, over, program, errors, at=None, options=()):
+        command = [step, "--through", through, "--to", to, "--in", ",".join(inside), *options]
         command += ["--over", ",".join(over)] if over else []
         command += [] if at is None else ["--at", at]
         self.errors = errors
@@ -103,28 +103,11 @@ def rings_of(pid):
     return rings, len(os.listdir(f"/proc/{pid}/fd"))
 
 
-class Dawdle(threading.Thread):
-    """Lets a process run only now and then, so that others have to wait for it."""
-
-    def __init__(self, process):
-        super().__init__(daemon=True)
-        self.process, self.over = process, threading.Event()
-
-    def run(self):
-        while not self.over.is_set():
-            self.process.send_signal(signal.SIGSTOP)
-            time.sleep(0.015)
-            self.process.send_signal(signal.SIGCONT)
-            time.sleep(0.003)
-
-    def end(self):
-        self.over.set()
-        self.join()
-
-
 class ClientLane(threading.Thread):
-    """Lives of one client of one shelfd."""
+    """Lives of one client of one shelfd; `late`: the node is stopped meanwhile, and goes on at some step or, in every other
+    life, only when the client sleeps for it."""
 
+    STEPS_MAX = 1000  # about as many as there are
     WAYS = [("teller_main,bank_transfer,service_call", CLIENT), ("teller_main,bank_wait", WAIT)]
 
     def __init__(self, bank, late, points, choose):
@@ -141,7 +124,11 @@ class ClientLane(threading.Thread):
         command = bank.teller(0, "--transfers", 1, "--gone", self.gone, "--wait-ms", 20,
                               *(["--resend"] if self.random.random() < 0.5 else []))
         through, inside = self.way
-        victim = Stepped(bank.options.step, through, "return", inside, [], command, bank.path("victim.err"), at)
+        options = []
+        if self.late:
+            options = ["--hold", str(self.node.process.pid)]
+            options += ["--release", str(self.random.randrange(1, self.STEPS_MAX))] if self.random.random() < 0.5 else []
+        victim = Stepped(bank.options.step, through, "return", inside, [], command, bank.path("victim.err"), at, options)
         report = victim.line()
         code, said = victim.end()
         self.gone = victim.pid
@@ -158,9 +145,6 @@ class ClientLane(threading.Thread):
         node = self.node.process.pid
         wait_until(lambda: rings_of(node)[0] == len(survivors), DEADLINE_S, "those beside to be attached")
         before = rings_of(node)
-        dawdle = Dawdle(self.node.process) if self.late else None
-        if dawdle:
-            dawdle.start()
         plan, counts = [], []
         for self.way in self.WAYS:
             counts.append(usual(self.life))
@@ -169,8 +153,6 @@ class ClientLane(threading.Thread):
         for self.way, at in plan:
             if not self.problems and all(survivor.lives() for survivor in survivors.values()):
                 self.life(at)
-        if dawdle:
-            dawdle.end()
         last = run(self.bank.teller(0, "--transfers", 1, "--gone", self.gone))
         self.bank.cases.check(last.returncode == 0, f"{self.bank.name}: the life after the last", last.stderr[-2000:])
         end = time.monotonic() + DEADLINE_S  # the node hears of an end a moment later

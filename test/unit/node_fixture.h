@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "base/detail.h"
+#include "core/state.h"
 #include "node/node.h"
 #include "node/node_state.h"
 #include "world_fixture.h"
@@ -102,6 +103,16 @@ UNUSED static int file_replace(const char *path, const char *by, int flags) {
     }
     closedir(descriptors);
     return replaced;
+}
+
+// Until the next stretch of the log is prepared: then nothing but a commit writes to it.
+UNUSED static void log_prepared_await(struct node *node) {
+    for (bool busy = true; busy;) {
+        core_enter(node);
+        busy = node->core->log.zero.busy || node->core->log.reserve.busy;
+        (void)core_leave(node, NULL);
+        (void)sched_yield();
+    }
 }
 
 // Every write to it fails.

@@ -724,6 +724,7 @@ static void test_node_that_stops(void **state) {
     struct hand hand = hand_open(house->fixture->path);
     hand_session(&hand, "");
     assert_int_equal(hand_commit(&hand, region, 0, 1).result, SHELF_OK);
+    log_prepared_await(house->node);
     file_break(house->fixture, "log");
     struct reply reply = hand_commit(&hand, region, 0, 2);
     assert_int_equal(reply.result, SHELF_UNKNOWN);
