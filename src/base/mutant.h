@@ -75,12 +75,22 @@
     X(ANY_ROUND_CONFIRMS, "R1: a confirmation of an earlier round counts")
 
 // Of nodes of a cluster: `sim --cluster` has to find them.
-#define MUTANT_CLUSTER_LIST(X)                                                                   \
-    X(APPLY_UNCOMMITTED, "L5: a backup shows records that are durable and not committed")        \
-    X(RECOVERY_APPLIES_ALL, "L5: a restarted member takes its whole log for committed")          \
-    X(MIRRORS_NOT_REBUILT, "K1: a new primary does not look into the image for sessions")        \
-    X(LOST_LEAD_SAYS_COMMITTED, "K3: a deposed primary answers OK for records that others lack") \
-    X(SERVES_BEFORE_APPLIED, "T5: a new primary serves before older records are applied")
+#define MUTANT_CLUSTER_LIST(X)                                                                        \
+    X(APPLY_UNCOMMITTED, "L5: a backup shows records that are durable and not committed")             \
+    X(RECOVERY_APPLIES_ALL, "L5: a restarted member takes its whole log for committed")               \
+    X(MIRRORS_NOT_REBUILT, "K1: a new primary does not look into the image for sessions")             \
+    X(LOST_LEAD_SAYS_COMMITTED, "K3: a deposed primary answers OK for records that others lack")      \
+    X(SERVES_BEFORE_APPLIED, "T5: a new primary serves before older records are applied")             \
+    X(PENDING_NOT_LOOKED_UP, "K1: sequences are looked up in the image only")                         \
+    X(FORWARDED_TWICE, "W1: a primary takes a round that it has taken already")                       \
+    X(LINK_IGNORED, "W1: a primary takes rounds of an earlier life of a node")                        \
+    X(FORWARDED_UNCERTIFIED, "K2: what was read on another node is not certified")                    \
+    X(REFUSED_BEFORE_FATE, "K2: a conflict with a pending record is answered before its fate")        \
+    X(OLD_REFUSAL_TAKEN, "W3: a refusal of an older epoch counts after the request was sent again")   \
+    X(LOST_LEAD_SAYS_CONFLICT, "K3: refusals that rest on records which are not committed")           \
+    X(CATALOG_SENT_AGAIN, "W2: a change of the catalog that may be done is sent to the next primary") \
+    X(BELOW_WINDOW_ADMITTED, "K4: a sequence below the window is taken for a new one")                \
+    X(ANSWERED_BEFORE_APPLIED, "W4: an answer is told before the node has applied its record")
 
 enum mutant {
     MUTANT_NONE = 0,
