@@ -76,14 +76,23 @@ static bool node_event(struct cluster_node *node, struct event *event) {
         effects.replies += count;
         effects.reply_count -= count;
         for (uint32_t i = 0; i < count; i++) {
-            cluster_client_on_reply(world, node, &replies[i]);
+            if (world->on_reply) {
+                world->on_reply(&replies[i]);
+            } else {
+                cluster_client_on_reply(world, node, &replies[i]);
+            }
         }
     }
     return effects.refused;
 }
 
-bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token) {
-    struct event event = {.kind = EVENT_SUBMIT, .request = bytes, .request_size = size, .token = token};
+bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token,
+                    const struct credentials *credentials) {
+    struct event event = {.kind = EVENT_SUBMIT,
+                          .request = bytes,
+                          .request_size = size,
+                          .token = token,
+                          .credentials = credentials};
     return !node_event(node, &event);
 }
 
@@ -169,6 +178,7 @@ void cluster_node_start(struct cluster_node *node) {
                                    .group = net_group_config(&world->net, node->id, world->plan.copies,
                                                              world->plan.min_copies,
                                                              world->plan.flight_records_max),
+                                   .forward_ms = world->plan.forward_ms,
                                    .cheap_memory = true};
     memcpy(config->incarnation, node->incarnation, sizeof(config->incarnation));
     node->memory_size = core_size(config);
@@ -230,7 +240,7 @@ void cluster_node_crash(struct cluster_node *node, bool power) {
 }
 
 // It has got a checkpoint from a peer.
-static void node_restart(struct cluster_node *node) {
+void cluster_node_restart(struct cluster_node *node) {
     struct cluster_world *world = node->world;
     cluster_node_crash(node, world->net.faults && chance(world, world->plan.power));
     cluster_node_start(node);
@@ -292,7 +302,7 @@ void cluster_node_io(struct cluster_node *node) {
         return;
     }
     if (node->restarts) {
-        node_restart(node);
+        cluster_node_restart(node);
         return;
     }
     if (node->more && random_chance(&world->random, 1, 2)) {
@@ -419,9 +429,10 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.alignment = random_chance(&random, 2, 3) ? 512 : 4096;
     plan.flight_records_max = (uint32_t)random_between(&random, 1, 3);
     plan.tick_ms_max = (uint32_t)random_between(&random, 4, 20);
+    plan.forward_ms = (uint32_t)random_between(&random, 100, 2000);
     plan.net_chance = (uint32_t)random_between(&random, 300, 450);
     plan.io_chance = (uint32_t)random_between(&random, 250, 400);
-    plan.client_chance = (uint32_t)random_between(&random, 20, 80);
+    plan.client_chance = (uint32_t)random_between(&random, 20, 150);
     plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
     bool small = false;
@@ -430,11 +441,11 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.write_max = 20000;
     plan.comeback = 30000;
     if (random_chance(&random, 1, 2)) { // logs are trimmed, and who was away needs a checkpoint
-        plan.log_segments = (uint32_t)random_between(&random, 3, 5);
+        plan.log_segments = random_chance(&random, 2, 3) ? 3 : 5;
         plan.log_segments_others = random_chance(&random, 1, 2) ? 64 : plan.log_segments;
         plan.region_pages = 40;
-        plan.write_max = 140000;
-        plan.large_chance = (uint32_t)random_between(&random, 200, 800);
+        plan.write_max = 60000;
+        plan.large_chance = (uint32_t)random_between(&random, 500, 1000);
         plan.steps *= 2;
         plan.client_chance = (uint32_t)random_between(&random, 60, 150);
         plan.checkpoint_chance = (uint32_t)random_between(&random, 2, 20);
@@ -467,6 +478,11 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
 void cluster_world_begin(struct cluster_world *world, const struct cluster_plan *plan) {
     cluster_world_end(world); // (of a run that failed)
     world->plan = *plan;
+    if (world->plan.log_segments == 0) { // of a schedule that does not care
+        world->plan.log_segments = world->plan.log_segments_others = 64;
+        world->plan.region_pages = 8;
+        world->plan.write_max = 20000;
+    }
     random_seed(&world->random, plan->seed);
     world->net = (struct net){.random = &world->random,
                               .nodes = plan->nodes,
@@ -511,9 +527,23 @@ void cluster_world_end(struct cluster_world *world) {
         free(world->payloads[i]);
     }
     free(world->payloads);
+    free(world->attempts);
     free(world->graves);
     net_free(&world->net);
     memset(world, 0, sizeof(*world));
+}
+
+// ---- For schedules
+
+void cluster_node_run(struct cluster_node *node) {
+    while (node->alive && (node->more || node->flight_count > 0)) {
+        struct event event = {.kind = EVENT_GO_ON};
+        if (node->more) {
+            node_event(node, &event);
+        } else {
+            io_complete(node, 0);
+        }
+    }
 }
 
 // Q6: faults end, and everything that was down comes back.

@@ -238,13 +238,17 @@ static bool schedule_run(uint32_t number, bool trace, const char **ret_name) {
     if (setjmp(report.escape) != 0) {
         return false;
     }
-    uint32_t of_group = group_schedule_count();
-    *ret_name = number < of_group ? group_schedule_run(number) : cluster_schedule_run(number - of_group);
+    uint32_t group_count = group_schedule_count();
+    *ret_name = number < group_count ? group_schedule_run(number)
+                : number - group_count < cluster_schedule_count()
+                    ? cluster_schedule_run(number - group_count)
+                    : trim_schedule_run(number - group_count - cluster_schedule_count());
     return true;
 }
 
+// Those of the group first, then those of whole nodes.
 static uint32_t schedule_count(void) {
-    return group_schedule_count() + cluster_schedule_count();
+    return group_schedule_count() + cluster_schedule_count() + trim_schedule_count();
 }
 
 static int schedules_run(bool trace) {
@@ -262,7 +266,9 @@ static int schedules_run(bool trace) {
 // The schedules first: they are quick.
 static bool mutant_found_by_schedule(void) {
     const char *name;
-    for (uint32_t i = 0; i < schedule_count(); i++) {
+    uint32_t first = runs == RUNS_CLUSTER ? group_schedule_count() : 0;
+    uint32_t end = runs == RUNS_CLUSTER ? schedule_count() : group_schedule_count();
+    for (uint32_t i = first; i < end; i++) {
         if (!schedule_run(i, false, &name)) {
             return true;
         }

@@ -19,6 +19,8 @@
  *     donate.c     parts of the own checkpoint, for peers that the log does not reach any more
  *     install.c    a peer's checkpoint becomes the own one: the transfer; install_end.c: from the disk to the superblock
  *     anew.c       recovery: the log begins anew behind such a checkpoint
+ *     forward.c    requests of programs on this node, to whoever leads
+ *     forwarded.c  ... and at the primary
  *
  *   K1  applied <= commit, and applied <= what is durable here. Nothing else is shown (C2).
  *   K2  At most one record is on its way to the disk (C1), whoever it came from.
@@ -28,6 +30,7 @@
 #define CORE_CLUSTER_H
 
 #include "core/core.h"
+#include "core/forward.h"
 #include "core/group.h"
 #include "core/record.h"
 #include "wire/peer.h"
@@ -191,6 +194,7 @@ struct cluster {
     bool opened; /* told */
     /* Leading. */
     bool leading;
+    uint64_t lead; /* the first epoch of this leadership, or the last one */
     struct waiting_read reads[READS_MAX];
     uint32_t read_count;
     /* abdicate.c */
@@ -199,6 +203,10 @@ struct cluster {
     uint32_t limbo_region;
     struct donate donate;
     struct install install;
+    /* forward.c, forwarded.c */
+    struct forwarding forwarding;
+    struct forwarder *forwarders; /* FORWARDERS_MAX */
+    uint64_t link_counter;
 };
 
 /* cluster.c */
@@ -212,6 +220,7 @@ void cluster_go_on(struct core *core);
 bool cluster_held(const struct core *core); /* nothing is admitted or sent to the log for the moment */
 void cluster_letter(struct core *core, uint64_t node, const struct peer_message *message);
 bool cluster_settled(const struct core *core);
+void cluster_read_begin(struct core *core, uint64_t token); /* of this node's program, or of another node */
 
 /* cluster_look.c */
 void cluster_contact(
