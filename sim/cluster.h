@@ -101,7 +101,7 @@ struct cluster_plan {
     uint32_t crash, crash_install, power, wipe, partition, hang, register_down, doom, eio;
     uint32_t net_chance, io_chance, client_chance;
     uint32_t large_chance, checkpoint_chance, forward_ms;
-    uint32_t region_pages, write_max; // at most 3 pages less
+    uint32_t region_pages, write_min, write_max; // at most 3 pages less
 };
 
 struct grave_record { // what was durable in a directory that is gone

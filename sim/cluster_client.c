@@ -137,7 +137,9 @@ static void request_make(struct cluster_world *world, struct cluster_client *cli
     bytes_add(client, &operation, sizeof(operation));
     size_t ranges_begin = client->request_size;
     bool large = net_chance(&world->net, world->plan.large_chance);
-    uint32_t size = (uint32_t)random_between(&world->random, 8, large ? world->plan.write_max : 100);
+    uint32_t size = (uint32_t)(large ? random_between(&world->random, max_u64(world->plan.write_min, 8),
+                                                      world->plan.write_max)
+                                     : random_between(&world->random, 8, 100));
     uint64_t offset =
         3 * PAGE_SIZE +
         random_below(&world->random, (world->plan.region_pages - 3) * (uint64_t)PAGE_SIZE - size);

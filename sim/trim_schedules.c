@@ -219,11 +219,13 @@ static void records_received_while_installing(void) {
         cut[1][3] = i % 150 != 149;       // (else the transfer would be given up)
         round_of(0, 0);
     }
-    cut[2][3] = true;
     cut[1][3] = false;
-    for (uint32_t i = 0; i < 15; i++) { // now the rest of the transfer could come
+    uint32_t life = node_of(3)->life;
+    for (uint32_t i = 0; i < 100 && node_of(3)->life == life;
+         i++) { // now the rest of the transfer could come
         round_of(0, 0);
     }
+    cut[2][3] = true;
     UNTIL(serves(1) || serves(3), 0, 0);
     memset(cut, 0, sizeof(cut));
     healed();
