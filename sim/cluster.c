@@ -441,14 +441,14 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.write_max = 20000;
     plan.comeback = 30000;
     if (random_chance(&random, 1, 2)) { // logs are trimmed, and who was away needs a checkpoint
-        plan.log_segments = random_chance(&random, 2, 3) ? 3 : 5;
+        plan.log_segments = random_chance(&random, 5, 6) ? 3 : 4;
         plan.log_segments_others = random_chance(&random, 1, 2) ? 64 : plan.log_segments;
         plan.region_pages = 40;
-        plan.write_min = 30000;
+        plan.write_min = 40000;
         plan.write_max = 60000;
-        plan.large_chance = (uint32_t)random_between(&random, 500, 1000);
+        plan.large_chance = (uint32_t)random_between(&random, 700, 1000);
         plan.steps *= 3;
-        plan.client_chance = (uint32_t)random_between(&random, 100, 200);
+        plan.client_chance = (uint32_t)random_between(&random, 150, 250);
         plan.checkpoint_chance = (uint32_t)random_between(&random, 2, 20);
         plan.comeback = random_chance(&random, 1, 2) ? 600 : 6000;
         plan.damage = random_chance(&random, 1, 2) ? 30 : 0;

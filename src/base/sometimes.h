@@ -107,7 +107,6 @@
 #define SOMETIMES_CLUSTER_LIST(X)         \
     X(CLUSTER_LEADS)                      \
     X(GROUP_PEER_FAR)                     \
-    X(GROUP_FETCHED_BEYOND)               \
     X(CLUSTER_ABDICATED)                  \
     X(CLUSTER_REGION_FORGOTTEN)           \
     X(CLUSTER_PARKED)                     \

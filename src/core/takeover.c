@@ -276,7 +276,6 @@ void takeover_on_fetched(struct group_node *group, const struct peer_message *me
         return;
     }
     if (message->flags & PEER_FLAG_BEHIND) {
-        SOMETIMES(GROUP_FETCHED_BEYOND);
         group_step_down(
             group); /* its log does not reach back so far. The node that has it needs nothing: others first */
         group->resigned = true;
