@@ -248,6 +248,44 @@ static void power_lost_in_the_transfer(void) {
     healed();
 }
 
+// Half of all parts are damaged where no checksum of a message tells.
+static void damaged_parts(void) {
+    begin(3, 3, 3, 3);
+    leave_behind(3, 110);
+    world.net.damage = 500;
+    cluster_node_start(node_of(3));
+    UNTIL(node_of(3)->life > 2 && node_of(3)->opened && !node_of(3)->status.installs, 0, 0);
+    world.net.damage = 0;
+    commits(1, 2);
+    healed();
+}
+
+// The donor makes a later checkpoint in the middle of the transfer, and the peer hears of it by an offer first.
+static void later_checkpoint_in_the_transfer(void) {
+    begin(3, 3, 3, 3);
+    leave_behind(3, 110);
+    cluster_node_start(node_of(3));
+    UNTIL(node_of(3)->status.installs, 0, 0);
+    for (uint32_t i = 0; i < 8; i++) {
+        round_of(0, 0);
+    }
+    SIM_CHECK(node_of(3)->status.installs && !node_of(3)->restarts, "node 3 should still be in the middle");
+    uint64_t before = node_of(1)->status.checkpoint, last = node_of(1)->status.last;
+    while (node_of(1)->status.last < last + 8) {
+        struct cluster_client *client = &world.clients[0];
+        client->node = 1;
+        cluster_client_act(&world, 0);
+        round_of(1, PEER_PART);
+    }
+    cluster_node_checkpoint(node_of(1));
+    UNTIL(node_of(1)->status.checkpoint > before, 1, PEER_PART);
+    for (uint32_t i = 0; i < 6; i++) { // the offer arrives, and what belongs to it is asked for
+        round_of(1, PEER_PART);
+    }
+    commits(1, 2);
+    healed();
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -255,6 +293,8 @@ static const struct {
     {"takeover while installing a checkpoint", takeover_while_installing},
     {"membership rolled back after trimming", membership_rolled_back},
     {"records received while installing a checkpoint", records_received_while_installing},
+    {"parts of a checkpoint damaged on their way", damaged_parts},
+    {"later checkpoint in the middle of a transfer", later_checkpoint_in_the_transfer},
     {"power lost in the transfer of a checkpoint", power_lost_in_the_transfer},
     {"power lost when a checkpoint has been installed", power_lost_around_the_superblock},
 };
