@@ -17,7 +17,7 @@
 
 static bool is_late(const struct core *core, uint64_t part) {
     const struct cluster *cluster = &core->cluster;
-    return cluster->now_ms - cluster->retire_ms >= part * core->config.group.remove_ms;
+    return cluster->now_ms - cluster->retire_ms >= part * 3 * core->config.group.suspect_ms;
 }
 
 static void enter(struct core *core, enum retire_state state) {
@@ -50,7 +50,7 @@ static void hand_over(struct core *core) {
         SOMETIMES(CLUSTER_HANDED_OVER);
         cluster->retire_last = core->log.last.index;
         enter(core, RETIRE_LINGERS);
-    } else if (is_late(core, 2)) {
+    } else if (is_late(core, 2) || cluster->group.known.member_count == 1) {
         rest(core);
     } else {
         group_hand_over(&cluster->group);
