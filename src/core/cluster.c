@@ -302,6 +302,13 @@ void cluster_appended(struct core *core) {
     tail_add(core, &core->log.last, begin, core->log.head, core->log.head_place);
 }
 
+/* Before it is on this node's own disk: that counts by what is durable there (L4), as every other. */
+void cluster_sent(struct core *core) {
+    if (core->cluster.running && !core->stopped) {
+        group_on_appended(&core->cluster.group);
+    }
+}
+
 bool cluster_held(const struct core *core) {
     const struct cluster *cluster = &core->cluster;
     return cluster->leading && (cluster->group.hold || core->log.applying != NULL);

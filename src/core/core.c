@@ -350,6 +350,7 @@ static void go_on(struct core *core, const struct event *event) {
     bool may_write = !core->cluster.on || (core->serving && !cluster_held(core));
     if (core->building->tx_count > 0 && !event->hold_record && may_write) {
         log_write(core, RECORD_DATA);
+        cluster_sent(core);
     }
     if (!core->stopped) {
         log_background(core);
