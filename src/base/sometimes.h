@@ -109,6 +109,7 @@
     X(CLUSTER_ABDICATED)                  \
     X(CLUSTER_REGION_FORGOTTEN)           \
     X(CLUSTER_PARKED)                     \
+    X(CLUSTER_WRITES_AHEAD)               \
     X(CLUSTER_CUT)                        \
     X(CLUSTER_SERVED_FROM_DISK)           \
     X(CLUSTER_APPLIED_FROM_DISK)          \

@@ -85,7 +85,7 @@ static void batches_reset(struct core *core) {
         batch->tx_count = 0;
         batch->older = NULL;
     }
-    core->log.writing = core->log.applying = NULL;
+    core->log.writing = core->log.applying = core->log.parked = NULL;
     core->log.writing_durable = false;
 }
 
