@@ -42,12 +42,14 @@
 
 // Of the rules by which nodes agree (docs/protocol.md): `sim --group` has to find them.
 #define MUTANT_GROUP_LIST(X)                                                                              \
+    X(LEADS_WITHOUT_SWAP, "C2: a restarted primary that the register names leads on in its epoch")        \
     X(INCARNATION_IGNORED, "C4: a directory that is new counts for the one that was lost")                \
     X(UNKNOWN_SWAP_IS_LOST, "C3: a swap of unknown outcome is given up for lost")                         \
     X(UNKNOWN_SWAP_IS_WON, "C3: a swap of unknown outcome is taken for won")                              \
     X(OLD_EPOCH_ACCEPTED, "L1: records of an epoch below the promise are taken")                          \
     X(NO_PREVIOUS_CHECK, "L1: the record before the one sent is not compared")                            \
     X(ACK_LAST_INDEX, "L2: the last durable index is acknowledged, checked or not")                       \
+    X(ACK_OF_ANY_EPOCH, "L2: a primary counts what was acknowledged in an earlier epoch")                 \
     X(ACK_RECEIVED, "L2: records are acknowledged before they are durable")                               \
     X(CHECKED_KEPT, "L2: what was checked against one primary counts for the next")                       \
     X(CUT_BY_DUPLICATE, "L3: a delayed record that is there already cuts what follows it")                \
@@ -67,6 +69,7 @@
     X(NO_HOLD, "S1: commits go on while the set is being changed")                                        \
     X(NO_HOLD_OF_READS, "S1: rounds of linearizable reads go on while the set is being changed")          \
     X(NO_FLOOR_CHECK, "S2: the new set's logs are not looked at")                                         \
+    X(NO_OWN_FLOOR_CHECK, "S2: the new set's logs are looked at, but for the primary's own")              \
     X(FLOOR_IS_COMMIT_INDEX, "S2: before the opening record is committed, the commit index is the floor") \
     X(READ_UNCONFIRMED, "R1: a linearizable read is not confirmed by anybody")                            \
     X(ANY_ROUND_CONFIRMS, "R1: a confirmation of an earlier round counts")
