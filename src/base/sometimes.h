@@ -124,6 +124,7 @@
     X(FORWARD_TO_SELF)                    \
     X(FORWARD_WAITED_FOR_APPLIED)         \
     X(FORWARDED_AGAIN)                    \
+    X(FORWARDED_AHEAD)                    \
     X(FORWARDED_NO_ROOM)                  \
     X(CLUSTER_SIM_CRASHED)                \
     X(CLUSTER_SIM_CRASHED_IN_RECOVERY)    \

@@ -107,7 +107,8 @@ struct forwarder {
     struct forwarded window[FORWARD_WINDOW];
 };
 
-/* What the sender of a request had applied when it sent it. Certification compares that with the log (A2). */
+/* What the sender of a request had applied when it sent it. Certification compares that with the log (A2). It may be more than the
+ * primary has applied, whose disk may be slower than those that made the commit. */
 struct reader {
     uint64_t index;
     uint64_t epoch; /* of that record; 0: what it has read is of another life of its node */
