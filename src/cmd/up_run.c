@@ -117,8 +117,7 @@ static int etcd_start(const struct call *call, struct up_state *state) {
                                      "--log-level",
                                      "warn",
                                      NULL};
-    int error = up_process_start((char *const *)(uintptr_t)arguments, up_path(state, "etcd", 0, ".log", log),
-                                 &state->etcd);
+    int error = up_process_start(arguments, up_path(state, "etcd", 0, ".log", log), &state->etcd);
     if (error == ENOENT) {
         return fail(
             call, SHELF_NOT_FOUND,
@@ -146,8 +145,7 @@ static int node_start(const struct call *call, struct up_state *state, uint32_t 
                                      address,    "--node-id", id,
                                      "--copies", copies,      "--min-copies",
                                      least,      NULL};
-    int error = up_process_start((char *const *)(uintptr_t)arguments,
-                                 up_path(state, "node", number, ".log", log), &node->process);
+    int error = up_process_start(arguments, up_path(state, "node", number, ".log", log), &node->process);
     return error == 0 ? SHELF_OK
                       : fail(call, SHELF_IO, "shelfd (%s) cannot be started: %s", program, strerror(error));
 }
