@@ -121,6 +121,7 @@
     X(FORWARD_RESENT)                     \
     X(FORWARD_OLD_ANSWER_IGNORED)         \
     X(FORWARD_OF_OLD_PRIMARY)             \
+    X(FORWARD_APPENDED_BEFORE)            \
     X(FORWARD_TO_SELF)                    \
     X(FORWARD_WAITED_FOR_APPLIED)         \
     X(FORWARDED_AGAIN)                    \
