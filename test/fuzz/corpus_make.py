@@ -150,7 +150,7 @@ def coordinators():
     def sealed(data):
         return data[:8] + struct.pack('<I', crc32c(data)) + data[12:]
     members = b''.join(struct.pack('<Q16sQ', i + 1, bytes([i]) * 16, 0) for i in range(3))
-    value = sealed(struct.pack('<8sIHHQQ16sIIII', b'SHLFCNFG', 0, 1, 0, 5, 2, b'n' * 16, 3, 0, 0, 0) + members)
+    value = sealed(struct.pack('<8sIHHQQ16sIIII16s', b'SHLFCNFG', 0, 1, 0, 5, 2, b'n' * 16, 3, 0, 0, 0, b's' * 16) + members)
     put('value_configuration', 5, value)
     put('value_configuration_repaired', 131 + 6, changed(value, 24))
     put('value_configuration_cut', 131 + 6, value[:-32])
