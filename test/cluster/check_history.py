@@ -57,7 +57,7 @@ class Checker:
         self.sessions = {}            # session -> the client that used it last
         self.told = (0, 0)            # the highest place and index that anybody was told
         self.told_client = {}         # client -> index
-        self.places = {}              # place -> (index, epoch, updates that it may be of)
+        self.places = {}              # place -> (index, epoch or None, updates that it may be of)
         self.reads = []
         self.finals = []
 
@@ -147,9 +147,10 @@ class Checker:
     def acknowledged(self, event, group, update):
         """An effect is told: that of `update`, or of an earlier try (then it is None or `replayed` is said)."""
         place, index, epoch, identity = event['place'], event['index'], event['epoch'], event['id']
-        if update and not event.get('replayed'):
+        if update and not event['replayed']:
             tries = [update]
         else:
+            epoch = None
             tries = [other for other in group.tries if other is not update and other.result in (None, 'UNKNOWN', 'OK')]
         if not self.require(tries, 'H3', f'{identity} is told of an effect of {event}, but nothing can have had one'):
             return
@@ -159,11 +160,10 @@ class Checker:
         self.require(not group.aborted, 'H2', f'{identity} has place {place}, but its sequence was settled as ABORTED')
         group.place = place
         first = tries[0]
-        known = self.places.setdefault(place, (index, epoch, tries))
-        self.require(known[:2] == (index, epoch) and (known[2] is tries or set(known[2]) & set(tries)), 'H2',
-                     f'place {place} is of {identity}, and of {[one.id for one in known[2]]}')
-        if known[2] is not tries:
-            self.places[place] = (index, epoch, [one for one in known[2] if one in tries] or known[2])
+        known = self.places.get(place, (index, epoch, tries))
+        both = [one for one in known[2] if one in tries]
+        self.require(known[0] == index and both, 'H2', f'place {place} is of {identity}, and of {[one.id for one in known[2]]}')
+        self.places[place] = (known[0], epoch if known[1] is None else known[1], both or known[2])
         self.require(place > first.told_place, 'H4', f'{identity} has place {place}, but {first.told_place} was told before it began')
         self.require(index > first.told_index, 'H4', f'{identity} has index {index}, but {first.told_index} was told before it began')
         self.told_client[event['client']] = max(index, self.told_client.get(event['client'], 0))
@@ -184,10 +184,10 @@ class Checker:
     def order_check(self):
         index, epoch = 0, 0
         for place in sorted(self.places):
-            now = self.places[place]
+            now = self.places[place][0], epoch if self.places[place][1] is None else self.places[place][1]
             self.require(place >= 1, 'H2', f'there is a place {place}')
             self.require(now[0] >= index and now[1] >= epoch, 'H2',
-                         f'index and epoch {now[:2]} at place {place}, after {index, epoch} before it')
+                         f'index and epoch {now} at place {place}, after {index, epoch} before it')
             index, epoch = max(index, now[0]), max(epoch, now[1])
 
     def open_updates(self):

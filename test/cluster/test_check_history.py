@@ -154,8 +154,9 @@ class Model:
         if effect:
             if doing['kind'] == 'update':
                 client['unknown'] = None
-            event.update(index=effect[0], epoch=effect[1], place=effect[2], durability='MAJORITY',
-                         replayed=replayed or doing['kind'] == 'settle')
+            replayed = replayed or doing['kind'] == 'settle'
+            event.update(index=effect[0], epoch=self.epoch if replayed else effect[1], place=effect[2], durability='MAJORITY',
+                         replayed=replayed)
             client['seen'] = max(client['seen'], effect[0])
             self.told = max(self.told, effect[0])
         self.line(**event)
