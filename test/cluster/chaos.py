@@ -3,10 +3,11 @@
 """Injures a real cluster, and writes down what its clients were told (docs/history.md). Then check_history.py judges that.
 
 Usage: shelf-chaos --seed S --seconds N --out FILE [--nodes N] [--clients N] [--registers N] [--pause-us N] [--kinds KIND,...]
-                   [--network namespaces|loopback] [--keep DIR]
+                   [--network namespaces|loopback] [--proxies yes|no] [--keep DIR]
 
 Nodes are killed, stopped and started; etcd as well; clients are killed, and others go on with their sessions; messages vanish between two
-hosts or in one direction only (in network namespaces, where this may make them). What happens follows from the seed; when exactly, and so
+hosts or in one direction only (in network namespaces, where this may make them); and, with proxies between the nodes (if nothing else is
+said: for odd seeds), they come late, twice, in another order, damaged, or only in part. What happens follows from the seed; when exactly, and so
 what comes of it, does not. --keep: the nodes' directories and logs are kept there. --kinds: only these injuries, of those below (KINDS).
 
 Exit code 0: the history is whole and judged right; the last line is for the test runner. 77: there is no etcd here."""
@@ -30,7 +31,10 @@ from harness import at_end, ended, run, scratch_directory, skip, start  # noqa: 
 
 START_S, HEAL_S, END_S = 30, 60, 30
 KINDS = ['kill', 'kill-primary', 'kill-two', 'kill-all', 'stop', 'stop-primary', 'etcd-kill', 'etcd-stop', 'client-kill', 'isolate',
-         'isolate-primary', 'part-pair', 'part-one-way', 'part-etcd']
+         'isolate-primary', 'part-pair', 'part-one-way', 'part-etcd', 'delay', 'hold', 'double', 'swap', 'damage', 'cut', 'all-mischief']
+MISCHIEF = {'delay': {'delay_ms': 80}, 'hold': {'hold': True}, 'double': {'double': 0.3}, 'swap': {'swap': 0.1},
+            'damage': {'damage': 0.01}, 'cut': {'cut': 0.01},
+            'all-mischief': {'delay_ms': 20, 'double': 0.1, 'swap': 0.05, 'damage': 0.002, 'cut': 0.002}}
 
 
 class Failure(Exception):
@@ -176,7 +180,8 @@ class Chaos:
         self.options, self.cluster, self.clients = options, cluster, clients
         self.random = random.Random(options.seed)
         self.events = []
-        possible = [kind for kind in KINDS if cluster.net.can_part or not kind.startswith(('isolate', 'part'))]
+        possible = [kind for kind in KINDS if (cluster.net.can_part or not kind.startswith(('isolate', 'part'))) and
+                    (cluster.net.proxies or kind not in MISCHIEF)]
         self.kinds = [kind for kind in options.kinds.split(',') if kind in possible] if options.kinds else possible
 
     def pause(self, low_s, high_s):
@@ -216,6 +221,8 @@ class Chaos:
             self.injury(kind, node=nodes[0])
             self.clients.running[nodes[0]].kill()
             self.clients.begin(nodes[0])
+        elif kind in MISCHIEF:
+            self.mischievous(kind, nodes[:self.random.randint(1, len(nodes))])
         else:
             self.parted(kind, nodes)
 
@@ -248,6 +255,14 @@ class Chaos:
             if kind != 'part-one-way':
                 self.cluster.net.part(b, a)
         self.pause(0.1, self.random.choice([0.5, 2, 6]))
+        self.cluster.net.heal()
+        self.injury('healed')
+
+    def mischievous(self, kind, nodes):
+        self.injury(kind, nodes=nodes)
+        for node in nodes:
+            self.cluster.net.mischief(node - 1, **MISCHIEF[kind])
+        self.pause(0.5, 4)
         self.cluster.net.heal()
         self.injury('healed')
 
@@ -339,6 +354,7 @@ def main():
     parser.add_argument('--pause-us', type=int, default=4000)
     parser.add_argument('--kinds', default='')
     parser.add_argument('--network', choices=['namespaces', 'loopback'])
+    parser.add_argument('--proxies', choices=['yes', 'no'])
     parser.add_argument('--keep')
     parser.add_argument('--build', default=os.environ.get('SHELF_CHAOS_BUILD', 'build'))
     options = parser.parse_args()
@@ -352,6 +368,8 @@ def main():
         network.enter_own()
     net = (network.Namespaces if wanted == 'namespaces' else network.Loopback)(options.nodes + 1)
     at_end(net.close)
+    if wanted == 'namespaces' and (options.proxies or ('yes' if options.seed % 2 else 'no')) == 'yes':
+        net.proxies_make(options.nodes, options.seed)
     directory = scratch_directory(memory=False, keep=options.keep)
     build = os.path.abspath(options.build)
     cluster = Cluster(os.path.join(build, 'shelfd'), options.nodes, net, directory)
@@ -362,7 +380,8 @@ def main():
     except Failure as failure:
         problems = [failure]
         print(f'FAILED: seed {options.seed}: {failure}')
-    print(f'seed {options.seed}, {options.network or wanted}; {0 if problems else 1} passed, {1 if problems else 0} failed')
+    how = wanted + (', proxies' if net.proxies else '')
+    print(f'seed {options.seed}, {how}; {0 if problems else 1} passed, {1 if problems else 0} failed')
     sys.exit(1 if problems else 0)
 
 

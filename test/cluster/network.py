@@ -2,15 +2,20 @@
 """Hosts of a cluster on one machine. In a namespace of their own (Namespaces) messages between two of them can be made to vanish, in
 one direction or both; without the right to make namespaces (Loopback) they share the loopback interface, and cannot be parted.
 
+Between the nodes of namespaces there can be proxies (mischief.py).
+
 A namespace lives as long as the process that holds it; nothing has a name outside."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 
-NETWORK = '10.77.0.'
+NETWORK, BACK_NETWORK = '10.77.0.', '10.78.0.'  # BACK: between proxies
+PORT = 7000
+MISCHIEF = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mischief.py')
 HOLDER = 'import os, sys; os.write(1, b"x"); sys.stdin.read()'
 OWN_MARK = 'SHELF_CHAOS_NAMESPACE'
 
@@ -34,7 +39,7 @@ def command(*words):
 
 
 class Loopback:
-    can_part = False
+    can_part, proxies = False, []
 
     def __init__(self, count):
         self.addresses = ['127.0.0.1'] * count
@@ -64,7 +69,8 @@ class Namespaces:
 
     def __init__(self, count):
         self.addresses = [f'{NETWORK}{host + 1}' for host in range(count)]
-        self.holders, self.parted = [], set()
+        self.backs = [f'{BACK_NETWORK}{host + 1}' for host in range(count)]
+        self.holders, self.proxies, self.parted = [], [], set()
         command('ip', 'link', 'set', 'lo', 'up')
         command('ip', 'link', 'add', 'bridge', 'type', 'bridge')
         command('ip', 'address', 'add', f'{NETWORK}254/24', 'dev', 'bridge')
@@ -90,23 +96,48 @@ class Namespaces:
         return ['nsenter', '-t', str(self.holders[host].pid), '-n']
 
     def port(self, _):
-        return 7000
+        return PORT
+
+    def proxies_make(self, count, seed):
+        """One on each of the first hosts. The others' addresses are there, too, and are nobody else's business (arp_ignore)."""
+        for host in range(count):
+            others = [other for other in range(count) if other != host]
+            command(*self.inside(host), 'sh', '-c', 'echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore')
+            command(*self.inside(host), 'ip', 'address', 'add', f'{self.backs[host]}/24', 'dev', f'host{host}')
+            for other in others:
+                command(*self.inside(host), 'ip', 'address', 'add', f'{self.addresses[other]}/32', 'dev', 'lo')
+            proxy = subprocess.Popen([*self.inside(host), sys.executable, '-B', MISCHIEF, str(seed * 100 + host), str(PORT),
+                                      self.addresses[host], self.backs[host],
+                                      *(f'{self.addresses[other]}={self.backs[other]}' for other in others)],
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.proxies.append(proxy)
+            proxy.stdout.readline()
+
+    def mischief(self, host, **what):
+        self.proxies[host].stdin.write(json.dumps(what).encode() + b'\n')
+        self.proxies[host].stdin.flush()
+
+    def rules(self, action, source, target):
+        for address in (self.addresses[source], self.backs[source]):
+            command(*self.inside(target), 'ip', 'rule', action, 'from', address, 'iif', f'host{target}', 'priority', '1', 'blackhole')
 
     def part(self, source, target):
         """From now on `target` gets nothing from `source`."""
         if (source, target) not in self.parted:
             self.parted.add((source, target))
-            command(*self.inside(target), 'ip', 'rule', 'add', 'from', self.addresses[source], 'priority', '1', 'blackhole')
+            self.rules('add', source, target)
 
     def heal(self):
         for source, target in list(self.parted):
-            command(*self.inside(target), 'ip', 'rule', 'delete', 'from', self.addresses[source], 'priority', '1')
+            self.rules('delete', source, target)
             self.parted.discard((source, target))
+        for host in range(len(self.proxies)):
+            self.mischief(host)
 
     def close(self):
-        for holder in self.holders:
-            holder.stdin.close()
-            holder.wait()
+        for process in self.proxies + self.holders:
+            process.stdin.close()
+            process.wait()
 
 
 def answers(address, port, deadline_s=10):
