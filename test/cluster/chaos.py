@@ -308,11 +308,10 @@ def drive(options, cluster, clients):
     chaos = Chaos(options, cluster, clients)
     finals = []
     cluster.start()
-    healed_until(lambda: clients.look(1) is not None, 'the first node', START_S, cluster)
-    done = clients.run('setup', 1, *clients.sizes())
+    healed_until(lambda: in_sync(clients, cluster), 'all nodes to be in sync', START_S, cluster)
+    done = clients.run('setup', chaos.primary(), *clients.sizes())
     if done.returncode != 0:
         raise Failure(f'setup: {done.stderr}')
-    healed_until(lambda: in_sync(clients, cluster), 'all nodes to be in sync', START_S, cluster)
     for node in cluster.nodes:
         clients.begin(node)
     chaos.run()

@@ -409,6 +409,13 @@ def two_at_once(lines):
     return lines
 
 
+def session_of_another(lines):
+    """A client takes over another's session, and that one goes on."""
+    found = [line for line in lines if line['event'] == 'submit']
+    found[len(found) // 2]['session'] = next(line['session'] for line in found if line['client'] != found[len(found) // 2]['client'])
+    return lines
+
+
 def identity_twice(lines):
     found = [line for line in lines if line['event'] == 'invoke']
     found[-1]['id'] = found[0]['id']
@@ -430,7 +437,7 @@ LIES = {acknowledged_lost: 'H', last_lost: 'H', happened_twice: 'H3', refused_ha
         place_twice: 'H2', index_falls: 'H2', epoch_falls: 'H2', index_told_before: 'H4', aborted_happened: 'H2',
         replay_has_effect: 'H', replay_of_nothing: 'H3', replica_differs: 'H8', replicas_all_wrong: 'H8', replica_behind: 'H8',
         replica_missing: 'H1', not_durable: 'H8', write_skew: 'H3', cut_short: 'H1', time_goes_back: 'H1', two_at_once: 'H1',
-        identity_twice: 'H1', member_missing: 'H1', format_other: 'H1'}
+        session_of_another: 'H1', identity_twice: 'H1', member_missing: 'H1', format_other: 'H1'}
 
 
 def main():
