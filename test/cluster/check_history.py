@@ -145,13 +145,13 @@ class Checker:
             self.on_read(event, invoke, told)
 
     def acknowledged(self, event, group, update):
-        """An effect is told: that of `update`, or of an earlier try (then it is None or `replayed` is said)."""
+        """An effect is told: that of `update`, or that of any try under its sequence (it is None, or `replayed` is said)."""
         place, index, epoch, identity = event['place'], event['index'], event['epoch'], event['id']
         if update and not event['replayed']:
             tries = [update]
         else:
             epoch = None
-            tries = [other for other in group.tries if other is not update and other.result in (None, 'UNKNOWN', 'OK')]
+            tries = [other for other in group.tries if other.result in (None, 'UNKNOWN', 'OK')]
         if not self.require(tries, 'H3', f'{identity} is told of an effect of {event}, but nothing can have had one'):
             return
         durable = DURABILITIES.index(event['durability']) >= DURABILITIES.index(self.header['durability'])

@@ -350,13 +350,26 @@ def replay_has_effect(lines, line):
         final['registers']['place'] += 1
 
 
-@changed('update', replayed=False)
-def replay_of_nothing(lines, line):
-    line['replayed'] = True
-    mine = submit_of(lines, line['id'])
-    others = [other for other in lines if other['event'] == 'submit' and other is not mine and
-              (other['session'], other['sequence']) == (mine['session'], mine['sequence'])]
-    return not others
+def replay_of_refused(lines):
+    """What was refused is told as done by a later try that had no effect."""
+    for at in returns(lines, 'settle', 'ABORTED'):
+        invoke = next(other for other in lines if other['event'] == 'invoke' and other['id'] == lines[at]['id'])
+        for line in lines:
+            if line['event'] == 'submit' and (line['session'], line['sequence']) == (invoke['session'], invoke['sequence']):
+                told = next((other for other in lines if other['event'] == 'return' and other['id'] == line['id']), None)
+                if told:
+                    told['result'] = 'CONFLICT'
+        lines[at].update(result='OK', index=10**6, epoch=10**6, place=finals(lines)[0]['registers']['place'] + 1, durability='MAJORITY',
+                         replayed=True)
+        return lines
+    return None
+
+
+@changed('update', replayed=True)
+def replay_of_another_place(lines, line):
+    """It is told the place of another update."""
+    other = next(other for other in lines if other['event'] == 'return' and other.get('place') and other['place'] != line['place'])
+    line['place'], line['index'] = other['place'], other['index']
 
 
 def replica_differs(lines):
@@ -435,7 +448,7 @@ def format_other(lines):
 LIES = {acknowledged_lost: 'H', last_lost: 'H', happened_twice: 'H3', refused_happened: 'H8', read_of_nobodys: 'H5',
         read_of_another_state: 'H5', read_goes_back: 'H6', own_write_not_read: 'H6', fresh_is_old: 'H7', places_swapped: 'H4',
         place_twice: 'H2', index_falls: 'H2', epoch_falls: 'H2', index_told_before: 'H4', aborted_happened: 'H2',
-        replay_has_effect: 'H', replay_of_nothing: 'H3', replica_differs: 'H8', replicas_all_wrong: 'H8', replica_behind: 'H8',
+        replay_has_effect: 'H', replay_of_refused: 'H3', replay_of_another_place: 'H2', replica_differs: 'H8', replicas_all_wrong: 'H8', replica_behind: 'H8',
         replica_missing: 'H1', not_durable: 'H8', write_skew: 'H3', cut_short: 'H1', time_goes_back: 'H1', two_at_once: 'H1',
         session_of_another: 'H1', identity_twice: 'H1', member_missing: 'H1', format_other: 'H1'}
 
