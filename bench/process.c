@@ -3,6 +3,7 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +37,12 @@ bool process_lives(pid_t process) {
     if (waitid(P_PID, (id_t)process, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
         return info.si_pid == 0;
     return kill(process, 0) == 0; // another's child
+}
+
+void process_quiet(void) {
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        (void)dup2(nothing, fd);
 }
 
 void process_end(pid_t process) {
