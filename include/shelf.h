@@ -218,8 +218,9 @@ struct shelf_info {
 };
 SHELF_API SHELF_CHECKED shelf_result shelf_info_get(shelf *s, struct shelf_info *ret_info);
 
-/* How far behind the local replica may be. In the node's own process, and while attached, nothing is newer: age_ms is 0. While
- * the node is gone, age_ms counts from the last contact. */
+/* How far behind the local replica may be. While attached to the only node, and in its own process, nothing is newer: age_ms is 0.
+ * While the node is gone, age_ms counts from the last contact; on a node of a cluster, from when it last heard of the
+ * primary (the primary: of a majority). */
 struct shelf_staleness {
     uint64_t index; /* applied here; never goes back in the life of a handle */
     uint64_t age_ms;
@@ -260,6 +261,49 @@ struct shelf_client_info {
 /* Writes up to `count_max` clients in order of their ids; `ret_count` is how many there are. */
 SHELF_API SHELF_CHECKED shelf_result shelf_client_list(shelf *s, struct shelf_client_info *ret_infos,
                                                        size_t count_max, size_t *ret_count);
+
+/* The cluster that the node belongs to, as the node knows it. */
+#define SHELF_NODES_MAX   32u /* that are listed */
+#define SHELF_ADDRESS_MAX 256u
+
+enum shelf_part {                         /* that a node has in its cluster */
+                  SHELF_PART_LEARNER = 0, /* gets what it lacks; does not count yet, or not any more */
+                  SHELF_PART_BACKUP = 1,  /* in sync: its copy counts */
+                  SHELF_PART_PRIMARY = 2, /* orders the commits of all; in sync */
+};
+
+struct shelf_node_info {
+    uint64_t node;
+    enum shelf_part part;
+    bool connected; /* to the node that was asked, which is so to itself */
+    bool known;     /* what follows is known: the primary knows it of all, others only of themselves */
+    uint64_t index; /* it has durably everything up to here */
+    uint64_t behind_records, behind_bytes; /* of the log that the node lacks */
+    uint64_t silent_ms;                    /* since something came from it; UINT64_MAX: nothing has */
+    char address[SHELF_ADDRESS_MAX];       /* HOST:PORT for other nodes; "" if it is not known */
+};
+
+struct shelf_cluster_info {
+    char name[64];
+    uint64_t node; /* that was asked */
+    enum shelf_part part;
+    bool serves;                 /* it takes commits now */
+    bool changing;               /* the set of nodes that are in sync is about to change; commits wait */
+    uint64_t primary;            /* as far as is known; 0: nobody has said */
+    uint64_t epoch;              /* of the newest configuration that is known; 0: none is */
+    uint64_t silent_ms;          /* since it heard of the primary; the primary: 0 */
+    uint32_t in_sync;            /* nodes whose copies count */
+    uint32_t copies, copies_min; /* as many as are wanted; fewer than these are never left */
+    bool coordinator_reachable;  /* else commits go on, but nobody can take over and the set cannot change */
+    bool coordinator_refused;    /* what it answers cannot be right: people have to look */
+    uint64_t coordinator_ms;     /* so long it is reachable, or not */
+    char coordinator[256];       /* where it is */
+    char coordinator_text[256];  /* what is wrong with it, "" if nothing is */
+    uint32_t node_count;         /* of those that follow */
+    struct shelf_node_info nodes[SHELF_NODES_MAX]; /* by number; the one that was asked among them */
+};
+/* NOT_FOUND: the node is alone, of no cluster. */
+SHELF_API SHELF_CHECKED shelf_result shelf_cluster_get(shelf *s, struct shelf_cluster_info *ret_info);
 
 /* ---- Regions ------------------------------------------------------------------------------------------------------ */
 

@@ -13,6 +13,8 @@ CDEF = """
 #define SHELF_SESSIONS_MAX 1024
 #define SHELF_REGIONS_MAX 1024
 #define SHELF_REGION_BYTES_MAX 1099511627776
+#define SHELF_NODES_MAX 32
+#define SHELF_ADDRESS_MAX 256
 
 typedef enum shelf_result {
     SHELF_OK = (0), SHELF_CONFLICT = (1), SHELF_UNKNOWN = (2), SHELF_UNAVAILABLE = (3), SHELF_NO_SPACE = (4),
@@ -102,6 +104,39 @@ struct shelf_client_info {
 };
 shelf_result shelf_client_list(shelf *s, struct shelf_client_info *ret_infos, size_t count_max, size_t
     *ret_count);
+enum shelf_part {
+    SHELF_PART_LEARNER = 0, SHELF_PART_BACKUP = 1, SHELF_PART_PRIMARY = 2,
+};
+struct shelf_node_info {
+    uint64_t node;
+    enum shelf_part part;
+    bool connected;
+    bool known;
+    uint64_t index;
+    uint64_t behind_records, behind_bytes;
+    uint64_t silent_ms;
+    char address[256u];
+};
+struct shelf_cluster_info {
+    char name[64];
+    uint64_t node;
+    enum shelf_part part;
+    bool serves;
+    bool changing;
+    uint64_t primary;
+    uint64_t epoch;
+    uint64_t silent_ms;
+    uint32_t in_sync;
+    uint32_t copies, copies_min;
+    bool coordinator_reachable;
+    bool coordinator_refused;
+    uint64_t coordinator_ms;
+    char coordinator[256];
+    char coordinator_text[256];
+    uint32_t node_count;
+    struct shelf_node_info nodes[32u];
+};
+shelf_result shelf_cluster_get(shelf *s, struct shelf_cluster_info *ret_info);
 struct shelf_region_info {
     char name[55u + 1];
     shelf_region region;

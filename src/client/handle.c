@@ -12,7 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/detail.h"
+#include "world/world.h"
 
 _Static_assert(offsetof(struct shelf, host) == 0, "shelf_tx_shelf() goes from one to the other");
 _Static_assert(sizeof(struct commit) <= TX_HOST_BYTES, "raise TX_HOST_BYTES");
@@ -295,15 +297,29 @@ shelf_result shelf_info_get(struct shelf *s, struct shelf_info *ret_info) {
     return result;
 }
 
+/* On a node of a cluster. */
+static uint64_t contact_age_ms(const struct shelf *s) {
+    const struct image *image = atomic_load_explicit(&s->host.replica, memory_order_acquire)->image;
+    uint64_t contact_ms = atomic_load_explicit(&image->contact_ms, memory_order_relaxed);
+    uint64_t now_ms = world_monotonic_ns() / 1000000;
+    return contact_ms == 0 || now_ms < contact_ms ? 0 : now_ms - contact_ms;
+}
+
 shelf_result shelf_staleness_get(struct shelf *s, struct shelf_staleness *ret_staleness) {
     shelf_result result = handle_check(s);
     if (result != SHELF_OK)
         return result;
     struct service_status status;
     service_status_get(s->service, &status);
-    *ret_staleness = (struct shelf_staleness){
-        .index = shelf_applied(s), .age_ms = status.away_ms, .connected = status.connected};
+    *ret_staleness = (struct shelf_staleness){.index = shelf_applied(s),
+                                              .age_ms = max_u64(status.away_ms, contact_age_ms(s)),
+                                              .connected = status.connected};
     return SHELF_OK;
+}
+
+shelf_result shelf_cluster_get(struct shelf *s, struct shelf_cluster_info *ret_info) {
+    shelf_result result = handle_check(s);
+    return result == SHELF_OK ? service_cluster(s->service, ret_info) : result;
 }
 
 static uint64_t counter_get(const _Atomic uint64_t *counter) {

@@ -38,6 +38,7 @@ shelf_result service_checkpoint(struct service *service, uint64_t *ret_index);
  * (A dead node's memory looks no different, and there may be a next one already.) */
 shelf_result service_confirm(struct service *service);
 shelf_result service_info(struct service *service, struct shelf_info *ret_info);
+shelf_result service_cluster(struct service *service, struct shelf_cluster_info *ret_info);
 shelf_result service_region_find(struct service *service, const char *name,
                                  struct shelf_region_info *ret_info);
 shelf_result service_region_get(struct service *service, uint32_t region, struct shelf_region_info *ret_info);

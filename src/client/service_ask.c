@@ -187,6 +187,35 @@ shelf_result service_info(struct service *service, struct shelf_info *ret_info) 
     return result;
 }
 
+/* It comes from another process: texts end, counts are what there is room for. */
+static void cluster_info_tame(struct shelf_cluster_info *info) {
+    info->name[sizeof(info->name) - 1] = '\0';
+    info->coordinator[sizeof(info->coordinator) - 1] = '\0';
+    info->coordinator_text[sizeof(info->coordinator_text) - 1] = '\0';
+    info->node_count = (uint32_t)min_u64(info->node_count, SHELF_NODES_MAX);
+    for (uint32_t i = 0; i < info->node_count; i++)
+        info->nodes[i].address[SHELF_ADDRESS_MAX - 1] = '\0';
+}
+
+shelf_result service_cluster(struct service *service, struct shelf_cluster_info *ret_info) {
+    struct node *node = atomic_load(&service->node);
+    struct door_ask question = {0};
+    struct door_cluster answer = {.result = SHELF_NOT_FOUND}; /* a program never is a node of a cluster */
+    shelf_result result = SHELF_OK;
+    if (!node)
+        result =
+            ask_run(service, DOOR_CLUSTER, &question, &answer, sizeof(answer), sizeof(answer), NULL, &node);
+    if (result != SHELF_OK)
+        return result;
+    if (answer.result != SHELF_OK) {
+        detail_set("the node is alone: it belongs to no cluster");
+        return (shelf_result)answer.result;
+    }
+    cluster_info_tame(&answer.info);
+    *ret_info = answer.info;
+    return SHELF_OK;
+}
+
 shelf_result service_checkpoint(struct service *service, uint64_t *ret_index) {
     struct node *node = atomic_load(&service->node);
     struct door_ask question = {0};

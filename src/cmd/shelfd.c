@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * shelfd.c: the daemon: a node, a door, and nothing else.
+ * shelfd.c: the daemon: a node, a door, and, of a cluster, what drives the node there (src/member).
  *
- *   OPENING     settings, process, node (recovery), sockets, door. A signal ends it at once: nothing has been served yet.
+ *   OPENING     settings, process, identity in a cluster, node (recovery), sockets, door. A signal ends it at once: nothing has been served yet.
  *   SERVING     until a signal or a fault of the disk. Every few seconds the node is asked how it is; the watchdog of
  *               systemd is only told that all is well when it has answered.
- *   STOPPING    the door is closed, then the node, with a last checkpoint. Another signal ends it at once: acknowledged
+ *   STOPPING    the door is closed, then the node, with a last checkpoint; in a cluster without one, at once. Another signal ends it at once: acknowledged
  *               commits are in the log, so all that is lost is the time to replay it.
  *
  * Signals are blocked in all threads and taken by one that waits for nothing else.
@@ -33,6 +33,7 @@
 #include "cmd/shelfd_sockets.h"
 #include "cmd/shelfd_watch.h"
 #include "door/door.h"
+#include "member/member.h"
 #include "world/world.h"
 
 #define EXIT_AT_ONCE   130
@@ -44,6 +45,7 @@ enum phase { PHASE_OPENING, PHASE_SERVING, PHASE_STOPPING };
 
 struct shelfd {
     struct config *config;
+    struct member *member; /* NULL: a lone node */
     struct node *node;
     struct sockets sockets;
     struct watch *watch;
@@ -149,6 +151,55 @@ static uint64_t number_of(const struct shelfd *d, enum setting_id id) {
     return d->config->values[id].number;
 }
 
+static void on_member_log(void *context, const char *event, const char *text) {
+    (void)context;
+    log_event(log_event_find(event, LOG_EVENT_DOOR), FIELD_TEXT("text", text));
+}
+
+static const char *text_or_null(const struct shelfd *d, enum setting_id id) {
+    return text_of(d, id)[0] ? text_of(d, id) : NULL;
+}
+
+static shelf_result member_begin(struct shelfd *d) {
+    char text[MEMBER_TEXT_MAX] = "";
+    const struct member_options options = {
+        .directory = text_of(d, SETTING_DATA),
+        .create = number_of(d, SETTING_CREATE) != 0,
+        .address = text_of(d, SETTING_NODE_ADDRESS),
+        .coordinator = text_of(d, SETTING_ETCD),
+        .cluster = text_of(d, SETTING_CLUSTER),
+        .etcd_user = text_or_null(d, SETTING_ETCD_USER),
+        .etcd_password_file = text_or_null(d, SETTING_ETCD_PASSWORD_FILE),
+        .etcd_ca_file = text_or_null(d, SETTING_ETCD_CA_FILE),
+        .etcd_certificate_file = text_or_null(d, SETTING_ETCD_CERTIFICATE_FILE),
+        .etcd_key_file = text_or_null(d, SETTING_ETCD_KEY_FILE),
+        .node = number_of(d, SETTING_NODE_ID),
+        .copies = (uint32_t)number_of(d, SETTING_COPIES),
+        .min_copies = (uint32_t)number_of(d, SETTING_MIN_COPIES),
+        .heartbeat_ms = (uint32_t)number_of(d, SETTING_HEARTBEAT),
+        .suspect_ms = (uint32_t)number_of(d, SETTING_SUSPECT),
+        .log = on_member_log,
+    };
+    if (options.coordinator[0] == 0) {
+        return SHELF_OK;
+    }
+    (void)sd_notify(0, "STATUS=finding the cluster");
+    shelf_result result = member_open(&options, &d->member, text);
+    if (result != SHELF_OK) {
+        detail_set("%s", text);
+    }
+    return result;
+}
+
+static shelf_result member_take_part(struct shelfd *d) {
+    char text[MEMBER_TEXT_MAX] = "";
+    shelf_result result = d->member ? member_run(d->member, d->node, text) : SHELF_OK;
+    if (result != SHELF_OK) {
+        detail_set("%s", text);
+    }
+    return result;
+}
+
 static shelf_result node_begin(struct shelfd *d) {
     const struct shelf_options options = {
         .flags = number_of(d, SETTING_CREATE) ? SHELF_OPEN_CREATE : 0,
@@ -160,10 +211,10 @@ static shelf_result node_begin(struct shelfd *d) {
         .session_named_idle_ms = number_of(d, SETTING_SESSION_NAMED_IDLE),
     };
     struct shelf_info info;
-    log_event(LOG_EVENT_STARTING, FIELD_TEXT("version", shelf_version()),
-              FIELD_NUMBER("process", (uint64_t)getpid()), FIELD_TEXT("data", text_of(d, SETTING_DATA)));
     (void)sd_notify(0, "STATUS=reading the shelf");
-    shelf_result result = node_open(text_of(d, SETTING_DATA), &options, &d->node);
+    shelf_result result =
+        d->member ? node_open_cluster(text_of(d, SETTING_DATA), &options, member_cluster(d->member), &d->node)
+                  : node_open(text_of(d, SETTING_DATA), &options, &d->node);
     if (result == SHELF_OK) {
         node_info(d->node, &info);
         log_event(LOG_EVENT_RECOVERED, FIELD_NUMBER("index", info.applied), FIELD_NUMBER("epoch", info.epoch),
@@ -289,8 +340,18 @@ static shelf_result serve(struct shelfd *d) {
 
 /* ---- Stopping ------------------------------------------------------------------------------------------------------ */
 
+static void member_end(struct shelfd *d) {
+    if (d->member) {
+        member_close(d->member);
+    }
+}
+
 static shelf_result node_end(struct shelfd *d, shelf_result result) {
+    if (d->member) {
+        member_halt(d->member);
+    }
     shelf_result closed = node_close(d->node);
+    member_end(d);
     if (result != SHELF_OK) {
         return result; /* was told already */
     }
@@ -319,9 +380,21 @@ static shelf_result shelfd_run(struct shelfd *d) {
     if (result != SHELF_OK) {
         return failure_tell(result);
     }
-    result = node_begin(d);
+    log_event(LOG_EVENT_STARTING, FIELD_TEXT("version", shelf_version()),
+              FIELD_NUMBER("process", (uint64_t)getpid()), FIELD_TEXT("data", text_of(d, SETTING_DATA)));
+    result = member_begin(d);
     if (result != SHELF_OK) {
         return failure_tell(result);
+    }
+    result = node_begin(d);
+    if (result != SHELF_OK) {
+        (void)failure_tell(result);
+        goto undo_member;
+    }
+    result = member_take_part(d);
+    if (result != SHELF_OK) {
+        (void)failure_tell(result);
+        goto undo_node;
     }
     result = sockets_begin(d);
     if (result != SHELF_OK) {
@@ -349,6 +422,9 @@ undo_sockets:
     sockets_close(&d->sockets);
 undo_node:
     return node_end(d, result);
+undo_member:
+    member_end(d);
+    return result;
 }
 
 static int config_wrong(const struct config *config) {

@@ -358,12 +358,34 @@ static bool flags_apply(struct config *config, const struct flags *flags) {
 
 /* ---- The whole ----------------------------------------------------------------------------------------------------- */
 
+static bool cluster_complete(struct config *config) {
+    const struct config_value *etcd = &config->values[SETTING_ETCD];
+    const struct config_value *address = &config->values[SETTING_NODE_ADDRESS];
+    const struct config_value *node = &config->values[SETTING_NODE_ID];
+    if (etcd->text[0] != 0 && address->text[0] == 0) {
+        return refuse(
+            config,
+            "%s: a node of a cluster needs an address for the other nodes; say --node-address HOST:PORT",
+            etcd->origin);
+    }
+    if (etcd->text[0] == 0 && address->text[0] != 0) {
+        return refuse(config,
+                      "%s: an address for other nodes makes no sense without a cluster; say --etcd URL",
+                      address->origin);
+    }
+    return node->text[0] == 0 || node->number != 0 ||
+           refuse(config, "%s: nodes have numbers from 1", node->origin);
+}
+
 static bool config_complete(struct config *config) {
     struct config_value *log = &config->values[SETTING_LOG_BYTES_MAX];
     struct config_value *checkpoint = &config->values[SETTING_CHECKPOINT_LOG_BYTES];
     if (config->values[SETTING_DATA].text[0] == 0) {
         return refuse(config,
                       "no directory is given; say --data DIR, or `data = DIR` in the configuration file");
+    }
+    if (!cluster_complete(config)) {
+        return false;
     }
     if (checkpoint->text[0] == 0) {
         checkpoint->number = min_u64(log->number / 4, (uint64_t)256 << 20);

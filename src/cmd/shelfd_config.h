@@ -35,6 +35,28 @@
       "unnamed sessions expire after that time without use")                                                 \
     X(SESSION_NAMED_IDLE, "session-named-idle", TIME, 1000, 315360000000, "30d", "TIME",                     \
       "... and named ones")                                                                                  \
+    X(ETCD, "etcd", PATH, 0, 0, "", "URL[,URL]",                                                             \
+      "be a node of a cluster, whose coordinator is this etcd (or file:DIR, for several nodes of one "       \
+      "machine)")                                                                                            \
+    X(NODE_ADDRESS, "node-address", PATH, 0, 0, "", "HOST:PORT",                                             \
+      "where this node listens for the others, and where they are told to find it")                          \
+    X(CLUSTER, "cluster", PATH, 0, 0, "shelf", "NAME", "the cluster's name with its coordinator")            \
+    X(NODE_ID, "node-id", COUNT, 0, UINT64_MAX, "", "N",                                                     \
+      "this node's number in the cluster, from 1 (chosen at the first start, kept in DIR)")                  \
+    X(COPIES, "copies", COUNT, 1, 16, "3", "N", "so many nodes are kept in sync, if there are so many")      \
+    X(MIN_COPIES, "min-copies", COUNT, 1, 16, "2", "N",                                                      \
+      "no node is left out of the set if fewer would remain: then commits wait for it")                      \
+    X(HEARTBEAT, "heartbeat", TIME, 2, 10000, "20ms", "TIME",                                                \
+      "how often a primary lets the others hear of it")                                                      \
+    X(SUSPECT, "suspect", TIME, 10, 60000, "150ms", "TIME",                                                  \
+      "another takes over when nothing was heard of a primary for that time")                                \
+    X(ETCD_USER, "etcd-user", PATH, 0, 0, "", "NAME", "as whom to ask etcd")                                 \
+    X(ETCD_PASSWORD_FILE, "etcd-password-file", PATH, 0, 0, "", "FILE", "... and where the password is")     \
+    X(ETCD_CA_FILE, "etcd-ca-file", PATH, 0, 0, "", "FILE",                                                  \
+      "whom to believe that it is etcd, with https (the system's authorities)")                              \
+    X(ETCD_CERTIFICATE_FILE, "etcd-certificate-file", PATH, 0, 0, "", "FILE",                                \
+      "who this node is, with https")                                                                        \
+    X(ETCD_KEY_FILE, "etcd-key-file", PATH, 0, 0, "", "FILE", "... and the key to it")                       \
     X(LOG_FORMAT, "log-format", LOG_FORMAT, 0, 0, "auto", "auto|text|journal|json",                          \
       "text: for people; journal: key=value; auto: text on a terminal, else journal")                        \
     X(LOG_LEVEL, "log-level", LOG_LEVEL, 0, 0, "info", "error|warning|info|debug",                           \

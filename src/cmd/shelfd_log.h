@@ -29,6 +29,22 @@ extern const char *const log_format_words[]; /* the same */
     X(CLIENT_BROKE_RULE, "client.broke-rule", WARNING,                                                     \
       "a program was disconnected: what it sent makes no sense")                                           \
     X(DOOR, "door", INFO, "anything else about programs that attach")                                      \
+    X(CLUSTER_MADE, "cluster-made", INFO, "there was no cluster of that name; this node has made it")      \
+    X(NODE_EMPTIED, "node-emptied", WARNING,                                                               \
+      "the directory of a node has lost its shelf: it joins anew, and gets everything from the others")    \
+    X(NODE_REPLACED, "node-replaced", ERROR, "another directory has become the node of this number")       \
+    X(ROLE_PRIMARY, "role-primary", INFO, "this node takes commits from now on")                           \
+    X(ROLE_BACKUP, "role-backup", INFO, "this node keeps a copy that counts")                              \
+    X(ROLE_LEARNER, "role-learner", INFO, "this node gets what it lacks, and does not count yet")          \
+    X(SET_CHANGED, "set-changed", INFO, "who leads, and who is in sync")                                   \
+    X(PEER_CONNECTED, "peer-connected", INFO, "another node can be reached")                               \
+    X(PEER_LOST, "peer-lost", WARNING, "it cannot, and why")                                               \
+    X(PEERS_NOT_STORED, "peers-not-stored", WARNING,                                                       \
+      "the others' addresses cannot be kept in the directory")                                             \
+    X(COORDINATOR_BACK, "coordinator-back", INFO, "etcd answers")                                          \
+    X(COORDINATOR_LOST, "coordinator-lost", WARNING,                                                       \
+      "etcd does not answer: commits go on, but nobody can take over and the set cannot change")           \
+    X(COORDINATOR_REFUSED, "coordinator-refused", ERROR, "what etcd says cannot be right, and why")        \
     X(NO_SPACE, "no-space", WARNING, "the disk is full: reads go on, writers are told")                    \
     X(SPACE_AGAIN, "space-again", INFO, "there is space again")                                            \
     X(NODE_SILENT, "node-silent", ERROR, "the node has not answered in time; no watchdog pings")           \

@@ -228,6 +228,7 @@ void cluster_on_event(struct core *core, const struct event *event) {
         return;
     } else if (event->kind == EVENT_MESSAGE) {
         group_on_message(&cluster->group, event->message);
+        cluster_contact(core);
     } else if (event->kind == EVENT_SWAP) {
         group_on_swap(&cluster->group, (enum swap_result)event->swap_result, event->configuration);
     } else {
@@ -255,6 +256,7 @@ void cluster_tick(struct core *core, const struct event *event) {
     if (core->cluster.running && !core->stopped) {
         retries(core);
         group_tick(&core->cluster.group, core->cluster.now_ms);
+        cluster_contact(core);
     }
 }
 

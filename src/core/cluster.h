@@ -8,6 +8,7 @@
  *
  *     group.c      who leads; what is committed
  *     cluster.c    its host: orders of the group, events for it
+ *     cluster_look.c  what it knows of the others, for people
  *     tail.c       where the last records lie, and who wrote them
  *     history.c    recovery: what is still there from before the checkpoint
  *     promise.c    the promise, durable
@@ -123,6 +124,10 @@ void cluster_go_on(struct core *core);
 bool cluster_held(const struct core *core); /* nothing is admitted or sent to the log for the moment */
 void cluster_letter(struct core *core, uint64_t node, const struct peer_message *message);
 bool cluster_settled(const struct core *core);
+
+/* cluster_look.c */
+void cluster_contact(
+    struct core *core); /* something came, or time has passed: how old may be what is here? */
 
 /* tail.c */
 void tail_begin(struct core *core, const struct identity *identity, struct position end);

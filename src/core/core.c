@@ -372,7 +372,9 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
         on_io_done(core, event->io);
         break;
     case EVENT_TICK:
-        on_tick(core, event);
+        if (!event->group_only) {
+            on_tick(core, event);
+        }
         cluster_tick(core, event);
         break;
     case EVENT_CHECKPOINT:
@@ -428,6 +430,7 @@ void core_status_get(const struct core *core, struct core_status *ret_status) {
     ret_status->no_space = core->log.write_waits_space || core->log.reserve_failed;
     ret_status->stopped = core->stopped;
     memcpy(ret_status->shelf_id, core->superblock.shelf_id, sizeof(ret_status->shelf_id));
+    memcpy(ret_status->incarnation, core->superblock.incarnation, sizeof(ret_status->incarnation));
     ret_status->role = core->cluster.running ? (uint32_t)core->cluster.group.role : 0;
     ret_status->serves = core->serving;
     ret_status->commit = core->cluster.on ? core->cluster.commit : core->applied;

@@ -78,6 +78,7 @@ struct event {
     const struct credentials *credentials; /* SUBMIT: NULL: the node's own program, which may do everything */
     struct io *io;
     uint64_t steady_ms; /* TICK of a cluster: a clock that nobody sets; time since any moment */
+    bool group_only;    /* TICK: between those of every second; only the group of nodes hears of it */
     const struct peer_message *message;        /* MESSAGE: valid during the step only */
     uint32_t swap_result;                      /* SWAP: enum swap_result */
     const struct configuration *configuration; /* SWAP, REGISTER: valid during the step only */
@@ -147,12 +148,38 @@ struct core_status {
     uint32_t no_space; /* writers are refused now */
     uint32_t stopped;
     uint32_t checkpoint_active;
-    uint8_t shelf_id[16];
+    uint8_t shelf_id[16], incarnation[16];
     uint32_t role;   /* enum group_role; of a cluster */
     uint32_t serves; /* requests are admitted */
     uint64_t commit, last, durable;
 };
 void core_status_get(const struct core *core, struct core_status *ret_status);
+
+/* Of a node of a cluster: what it knows of the others. */
+struct core_peer {
+    struct configuration_member id;
+    bool member;        /* else a learner */
+    bool known;         /* it has acknowledged something in this epoch: what follows counts */
+    uint64_t acked;     /* it has everything up to here, durably */
+    uint64_t behind;    /* bytes of log that it lacks, as far as the log here tells */
+    uint64_t silent_ms; /* since it was last heard of */
+};
+#define CORE_PEERS_MAX (2 * CONFIGURATION_MEMBERS_MAX)
+struct core_cluster {
+    bool running;                       /* the log has been read: what follows counts */
+    struct configuration configuration; /* the newest that is known; epoch 0: none */
+    uint32_t role;                      /* enum group_role */
+    bool serves;
+    bool member; /* this node is one of the set */
+    bool hold;   /* the set is about to change */
+    uint64_t applied, commit, last, durable;
+    uint64_t leader_commit; /* not leading: what the primary said last is committed */
+    uint64_t silent_ms;     /* not leading: since the primary was last heard of */
+    uint32_t copies, min_copies;
+    uint32_t peer_count; /* leading: the others, learners too */
+    struct core_peer peers[CORE_PEERS_MAX];
+};
+void core_cluster_get(const struct core *core, struct core_cluster *ret_cluster);
 
 /* The state that others may look up between steps (copied out, nothing is lent). */
 bool core_region_find(const struct core *core, const char *name, struct shelf_region_info *ret_info);

@@ -265,6 +265,13 @@ static void info_answer(struct client *client, const struct door_ask *ask) {
     message_send(client, &answer, sizeof(answer), NULL, 0);
 }
 
+static void cluster_answer(struct client *client, const struct door_ask *ask) {
+    struct door_cluster answer = {
+        .message = {.size = sizeof(answer), .kind = DOOR_CLUSTER, .id = ask->message.id}};
+    answer.result = node_cluster_info(client->node, &answer.info) ? SHELF_OK : SHELF_NOT_FOUND;
+    message_send(client, &answer, sizeof(answer), NULL, 0);
+}
+
 static void clients_answer(struct client *client, const struct door_ask *ask) {
     struct door_clients answer = {.message = {.kind = DOOR_CLIENTS, .id = ask->message.id}};
     answer.total = (uint32_t)door_clients(client->door, ask->number, answer.infos, DOOR_ITEMS_MAX);
@@ -291,6 +298,9 @@ static void answer(struct client *client, const struct door_ask *ask) {
         break;
     case DOOR_CLIENTS:
         clients_answer(client, ask);
+        break;
+    case DOOR_CLUSTER:
+        cluster_answer(client, ask);
         break;
     case DOOR_CHECKPOINT:
         if (client->ask_count == DOOR_ASKS_MAX) {

@@ -33,6 +33,8 @@ enum {
     SETTLE_NS = 5000000,
     SETTLE_REST = 3,
     SETTLE_APART_NS = 100000000,
+    /* All nodes of a cluster write the same bytes to their logs, so it is that of the least of disks. */
+    CLUSTER_ALIGNMENT = 4096,
 };
 
 #define MAPS_BYTES (REGION_NUMBERS * sizeof(struct region_map))
@@ -308,6 +310,14 @@ static bool core_make(struct node *node) {
     };
     world_random_fill(config.shelf_id, sizeof(config.shelf_id));
     world_random_fill(config.incarnation, sizeof(config.incarnation));
+    if (node->cluster) {
+        const struct group_config *group = &node->cluster->group;
+        config.cluster = true;
+        config.group = *group;
+        config.alignment = CLUSTER_ALIGNMENT;
+        memcpy(config.shelf_id, node->cluster->shelf_id, sizeof(config.shelf_id));
+        memcpy(config.incarnation, group->incarnation, sizeof(config.incarnation));
+    }
     node->core_bytes = core_size(&config);
     void *memory = memory_take(node->core_bytes);
     if (!memory) {
@@ -320,8 +330,14 @@ static bool core_make(struct node *node) {
 
 /* From EVENT_START until the core serves. Ios that come with or after `opened` are left for the background thread. */
 static void recover_run(struct node *node, struct io_queue *queue) {
+    if (node->cluster) { /* what time it is, before anything is judged by it */
+        node_step(node, &(struct event){.kind = EVENT_TICK, .group_only = true}, false);
+    }
     node_step(node, &(struct event){.kind = EVENT_START}, false);
     for (;;) {
+        while (node->more && !node->opened && !node->stopped) {
+            node_step(node, &(struct event){.kind = EVENT_GO_ON}, false);
+        }
         if (!node->opened) {
             chores_start(queue, chores_take(node));
         }
@@ -379,7 +395,8 @@ static shelf_result node_begin(struct node *node) {
     return SHELF_OK;
 }
 
-shelf_result node_open(const char *path, const struct shelf_options *options, struct node **ret_node) {
+static shelf_result open_any(const char *path, const struct shelf_options *options,
+                             const struct node_cluster *cluster, struct node **ret_node) {
     char text[WORLD_TEXT_MAX] = "";
     struct world_options world_options = {
         .create = (options->flags & SHELF_OPEN_CREATE) != 0,
@@ -402,6 +419,7 @@ shelf_result node_open(const char *path, const struct shelf_options *options, st
         detail_set("no memory for the node");
         return SHELF_NO_MEMORY;
     }
+    node->cluster = cluster;
     result = node_begin(node);
     if (result != SHELF_OK) {
         node_free(node);
@@ -409,6 +427,19 @@ shelf_result node_open(const char *path, const struct shelf_options *options, st
     }
     *ret_node = node;
     return SHELF_OK;
+}
+
+shelf_result node_open(const char *path, const struct shelf_options *options, struct node **ret_node) {
+    if (world_is_member(path)) {
+        detail_set("%s is the directory of a node of a cluster: `shelfd --etcd ...` serves it", path);
+        return SHELF_INVALID;
+    }
+    return open_any(path, options, NULL, ret_node);
+}
+
+shelf_result node_open_cluster(const char *path, const struct shelf_options *options,
+                               const struct node_cluster *cluster, struct node **ret_node) {
+    return open_any(path, options, cluster, ret_node);
 }
 
 /* ---- Close -------------------------------------------------------------------------------------------------------- */
@@ -431,7 +462,22 @@ static shelf_result close_wait(struct node *node) {
     }
 }
 
+/* As if it were killed, which is always safe. Ios that are under way end, and nobody hears of them. */
+static void cluster_close(struct node *node) {
+    core_enter(node);
+    if (!node->stopped) {
+        node_stop(node);
+    }
+    (void)core_leave(node, NULL);
+    background_end(node);
+    node_free(node);
+}
+
 shelf_result node_close(struct node *node) {
+    if (node->cluster) {
+        cluster_close(node);
+        return SHELF_OK;
+    }
     core_enter(node);
     node->no_space_count = 0;
     if (!node->stopped) {
@@ -588,5 +634,6 @@ struct node_identity node_identity(struct node *node) {
     (void)core_leave(node, NULL);
     struct node_identity identity = {.epoch = status.epoch};
     memcpy(identity.shelf_id, status.shelf_id, sizeof(identity.shelf_id));
+    memcpy(identity.incarnation, status.incarnation, sizeof(identity.incarnation));
     return identity;
 }

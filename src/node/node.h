@@ -69,9 +69,10 @@ uint32_t node_session_count(struct node *node);
 /* Both descriptors of a region, to be read by another process (world_region_share), and of the image. */
 int node_image_share(struct node *node);
 bool node_region_share(struct node *node, uint32_t region, int ret_fds[REGION_FILES]);
-/* Of the shelf and of this life of the node. */
+/* Of the shelf, of the directory, and of this life of the node. */
 struct node_identity {
     uint8_t shelf_id[16];
+    uint8_t incarnation[16];
     uint64_t epoch;
 };
 struct node_identity node_identity(struct node *node);
@@ -105,5 +106,38 @@ void node_waiters_join(struct node *node, struct node_waiters *waiters);
 void node_waiters_leave(struct node *node, struct node_waiters *waiters);
 /* Of this process. */
 void node_waiters_add(struct node *node, int change);
+
+/* ---- A node of a cluster ---------------------------------------------------------------------------------------------- */
+
+/*
+ * The functions are called by whichever thread drives the core, with the core held: they must be short, must not block, and
+ * must not call the node. They may be called from node_open_cluster() on, until node_close() has returned.
+ */
+struct node_cluster {
+    void *context;
+    struct group_config group;
+    uint8_t shelf_id[16]; /* of the shelf that is made if there is none, as group.incarnation is */
+    void (*send)(void *context, uint64_t node,
+                 const struct peer_message *message); /* lent until it returns */
+    void (*swap)(void *context, uint64_t epoch, const struct configuration *wanted); /* likewise */
+    void (*look)(void *context);
+    void (*info)(void *context, struct shelf_cluster_info *ret_info); /* without the core */
+};
+
+/* As node_open(); `cluster` is owned by the caller until node_close(). Nothing is served before the peers agree that it may
+ * be, but what was committed can be read. Its close waits for no peer and writes no checkpoint: requests that are under way
+ * are UNKNOWN. */
+shelf_result node_open_cluster(const char *path, const struct shelf_options *options,
+                               const struct node_cluster *cluster, struct node **ret_node);
+
+/* What has happened. A message is told by one thread, whose driver also writes what falls to it; the others by any. */
+void node_cluster_message(struct node_driver *driver, const struct peer_message *message);
+void node_cluster_swap(struct node *node, enum swap_result result, const struct configuration *present);
+void node_cluster_register(struct node *node, const struct configuration *present);
+void node_cluster_tick(struct node *node); /* at least every half heartbeat */
+
+void node_cluster_get(struct node *node, struct core_cluster *ret_cluster);
+/* False: the node is alone. */
+bool node_cluster_info(struct node *node, struct shelf_cluster_info *ret_info);
 
 #endif

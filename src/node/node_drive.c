@@ -201,7 +201,7 @@ static void answer_result(struct node *node, struct node_request *request, shelf
 }
 
 /* Nothing comes out of a stopped core any more. What it had may be durable or not; the rest never got in. */
-static void stop(struct node *node) {
+void node_stop(struct node *node) {
     fault_describe(node);
     node->stopped = true;
     for (uint32_t place = 0; place < SLOTS_MAX; place++) {
@@ -222,8 +222,7 @@ static void stop(struct node *node) {
 /* ---- Steps -------------------------------------------------------------------------------------------------------- */
 
 static void io_take(struct node *node, struct io *io) {
-    if (node->opened && io->urgent && io->kind == IO_WRITE && io->file.kind == FILE_LOG) {
-        ASSERT(!node->flight);
+    if (node->opened && io->urgent && io->kind == IO_WRITE && io->file.kind == FILE_LOG && !node->flight) {
         node->flight = io;
         node->flight_call = NULL;
         node->flight_begun = false;
@@ -245,8 +244,14 @@ void node_step(struct node *node, struct event *event, bool hold) {
     struct effects *effects = &node->effects;
     event->now_ms = world_clock_ms();
     event->hold_record = hold;
+    if (event->kind == EVENT_TICK) {
+        event->steady_ms = world_monotonic_ns() / 1000000;
+    }
     core_step(node->core, event, effects);
     node->opened |= effects->opened;
+    if (node->cluster) {
+        cluster_effects(node);
+    }
     wakes_note(node);
     for (uint32_t i = 0; i < effects->reply_count; i++) {
         struct node_request *request = slot_give(node, effects->replies[i].token);
@@ -268,7 +273,7 @@ void node_step(struct node *node, struct event *event, bool hold) {
         futex_wake(&node->over, INT_MAX);
     }
     if (effects->stopped && !node->stopped) {
-        stop(node);
+        node_stop(node);
     }
 }
 
@@ -451,11 +456,15 @@ static void refused_admit(struct node *node) {
     }
 }
 
-void node_io_done(struct node *node, struct io *io) {
-    node_step(node, &(struct event){.kind = EVENT_IO_DONE, .io = io}, node->held);
+void refused_retry(struct node *node) {
     if (node->refused.first) {
         refused_admit(node);
     }
+}
+
+void node_io_done(struct node *node, struct io *io) {
+    node_step(node, &(struct event){.kind = EVENT_IO_DONE, .io = io}, node->held);
+    refused_retry(node);
 }
 
 /* ---- Duties ------------------------------------------------------------------------------------------------------- */
@@ -505,6 +514,9 @@ enum duty core_leave(struct node *node, struct call *self) {
     enum duty duty = DUTY_NONE;
     do {
         posted_admit(node, false);
+        if (node->more) {
+            cluster_go_on_more(node);
+        }
         if (node->held && !node->hold_call && !gather_waits(node) && self &&
             self->request.state == REQUEST_ADMITTED) {
             hold_end(node); /* it would be the first thing to do */
@@ -554,9 +566,7 @@ void flight_end(struct node *node, const struct call *self, struct io *io, uint6
     gather_begin(node, begin_ns);
     bool others = !has_time(self) && !list_is_empty(&node->callers);
     node_step(node, &(struct event){.kind = EVENT_IO_DONE, .io = io}, others || gather_waits(node));
-    if (node->refused.first) {
-        refused_admit(node);
-    }
+    refused_retry(node);
 }
 
 static void fly(struct node *node, struct call *self) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * node_state.h: what a node is made of. Private to node.c (its life: open, background thread, close) and node_drive.c (how
- * requests get through the core).
+ * node_state.h: what a node is made of. Private to node.c (its life: open, background thread, close), node_drive.c (how
+ * requests get through the core) and node_cluster.c (how its peers do).
  */
 #ifndef CLIENT_NODE_STATE_H
 #define CLIENT_NODE_STATE_H
@@ -120,8 +120,10 @@ struct node {
     bool chores_new;        /* since it was told last */
     bool
         dozing; /* the background thread sleeps for longer than a tick: it wants to be told of the next request */
-    struct list waiters; /* struct node_waiters */
-    struct wakes wakes;  /* to be woken once the lock is released */
+    const struct node_cluster *cluster; /* NULL: a lone node */
+    bool more;                          /* of a cluster: EVENT_GO_ON is wanted */
+    struct list waiters;                /* struct node_waiters */
+    struct wakes wakes;                 /* to be woken once the lock is released */
     bool opened, stopped, closed, closing;
     uint32_t no_space_count; /* chores in a row that met a full disk */
     char fault[256];         /* why it stopped; written once, before `stopped` */
@@ -157,6 +159,12 @@ enum duty core_leave(struct node *node, struct call *self);
 void node_step(struct node *node, struct event *event, bool hold);
 void node_io_done(struct node *node, struct io *io);
 
+/* Something has ended: there may be room for what was refused. */
+void refused_retry(struct node *node);
+
+/* Nothing comes out of the core any more; whoever waits for an answer is told so. */
+void node_stop(struct node *node);
+
 /* Does its duties until there are none left. The background thread may put a flight into its queue instead. */
 void duty_do(struct node *node, struct call *self, enum duty duty);
 void flight_end(struct node *node, const struct call *self, struct io *io, uint64_t begin_ns);
@@ -167,6 +175,11 @@ void flight_end(struct node *node, const struct call *self, struct io *io, uint6
 void call_begin(struct node *node, struct call *call, const void *bytes, size_t size);
 bool call_wait(struct node *node, struct call *call, uint64_t deadline_ns);
 shelf_result call_withdraw(struct node *node, struct call *call);
+
+/* ---- node_cluster.c ----------------------------------------------------------------------------------------------- */
+
+void cluster_effects(struct node *node);    /* of a step */
+void cluster_go_on_more(struct node *node); /* before the core is released */
 
 /* ---- node_wake.c -------------------------------------------------------------------------------------------------- */
 

@@ -47,7 +47,7 @@ const char *peer_net_address(const struct peer_net *net);
 shelf_result peer_net_peer_set(struct peer_net *net, uint64_t node, const char *address);
 void peer_net_peer_remove(struct peer_net *net, uint64_t node);
 
-/* Copies the message; does not wait. False: it was dropped (no such peer, not connected, queue full). */
+/* Copies the message, which is from this node and no HELLO; does not wait. False: it was dropped (no such peer, not connected, queue full). */
 bool peer_net_send(struct peer_net *net, uint64_t node, const struct peer_message *message);
 
 int peer_net_fd(const struct peer_net *net);
@@ -57,13 +57,15 @@ int peer_net_fd(const struct peer_net *net);
 int peer_net_work(struct peer_net *net, void (*deliver)(void *context, const struct peer_message *message),
                   void *context);
 
-struct peer_net_status { /* of one peer */
-    bool known, connected;
-    uint64_t for_ms;   /* so long it is connected, or not */
-    uint64_t heard_ms; /* since the last message from it; UINT64_MAX: never */
+struct peer_net_status {   /* of one peer */
+    bool known, connected; /* in both directions */
+    uint64_t for_ms;       /* so long it is connected, or not */
+    uint64_t heard_ms;     /* since the last message from it; UINT64_MAX: never */
     uint64_t queued_bytes, dropped;
     char text[PEER_TEXT_MAX]; /* why it is not connected; "" */
 };
 void peer_net_status_get(struct peer_net *net, uint64_t node, struct peer_net_status *ret_status);
+/* How many connections to this node were cut off, and why the last one was: "" if none. */
+void peer_net_refused_get(struct peer_net *net, uint64_t *ret_count, char ret_text[PEER_TEXT_MAX]);
 
 #endif

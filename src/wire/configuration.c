@@ -71,7 +71,7 @@ bool configuration_equal(const struct configuration *a, const struct configurati
            memcmp(a->members, b->members, a->member_count * sizeof(a->members[0])) == 0;
 }
 
-size_t configuration_encode(const struct configuration *configuration,
+size_t configuration_encode(const struct configuration *configuration, const uint8_t shelf_id[16],
                             uint8_t ret_bytes[CONFIGURATION_BYTES_MAX]) {
     ASSERT(!configuration_problem(configuration));
     struct configuration_header header = {.magic = CONFIGURATION_MAGIC,
@@ -81,6 +81,7 @@ size_t configuration_encode(const struct configuration *configuration,
                                           .primary = configuration->primary,
                                           .member_count = configuration->member_count};
     memcpy(header.nonce, configuration->nonce, sizeof(header.nonce));
+    memcpy(header.shelf_id, shelf_id, sizeof(header.shelf_id));
     memcpy(ret_bytes, &header, sizeof(header));
     size_t size = sizeof(header);
     for (uint32_t i = 0; i < configuration->member_count; i++) {
@@ -93,7 +94,13 @@ size_t configuration_encode(const struct configuration *configuration,
     return size;
 }
 
-const char *configuration_decode(const void *bytes, size_t size, struct configuration *ret_configuration) {
+static bool is_zero(const uint8_t id[16]) {
+    static const uint8_t zero[16] = {0};
+    return memcmp(id, zero, sizeof(zero)) == 0;
+}
+
+const char *configuration_decode(const void *bytes, size_t size, struct configuration *ret_configuration,
+                                 uint8_t ret_shelf_id[16]) {
     struct configuration_header header;
     const char *problem = bytes_problem(bytes, size, sizeof(header), CONFIGURATION_BYTES_MAX,
                                         CONFIGURATION_MAGIC, CONFIGURATION_FORMAT);
@@ -118,9 +125,12 @@ const char *configuration_decode(const void *bytes, size_t size, struct configur
         memcpy(configuration.members[i].incarnation, entry.incarnation, sizeof(entry.incarnation));
         reserved |= entry.reserved;
     }
-    problem = reserved != 0 ? "reserved bytes of it are not zero" : configuration_problem(&configuration);
+    problem = reserved != 0              ? "reserved bytes of it are not zero"
+              : is_zero(header.shelf_id) ? "it names no shelf"
+                                         : configuration_problem(&configuration);
     if (!problem) {
         *ret_configuration = configuration;
+        memcpy(ret_shelf_id, header.shelf_id, sizeof(header.shelf_id));
     }
     return problem;
 }

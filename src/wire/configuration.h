@@ -33,8 +33,9 @@ struct configuration_header {
     uint8_t nonce[16];
     uint32_t member_count;
     uint32_t reserved[3];
+    uint8_t shelf_id[16]; /* of the shelf that the group keeps: all of its nodes' directories have it */
 };
-_Static_assert(sizeof(struct configuration_header) == 64, "format");
+_Static_assert(sizeof(struct configuration_header) == 80, "format");
 
 struct configuration_entry { /* member_count of them follow, in order of their nodes */
     uint64_t node;
@@ -87,13 +88,15 @@ const char *configuration_problem(const struct configuration *configuration);
 const char *node_record_problem(const struct node_record *record);
 bool configuration_equal(const struct configuration *a, const struct configuration *b);
 
-/* Returns the size. The configuration or record is right, see above. */
-size_t configuration_encode(const struct configuration *configuration,
+/* Returns the size. The configuration or record is right, see above. The shelf's id is no part of what the core agrees on: it
+ * never changes. */
+size_t configuration_encode(const struct configuration *configuration, const uint8_t shelf_id[16],
                             uint8_t ret_bytes[CONFIGURATION_BYTES_MAX]);
 size_t node_record_encode(const struct node_record *record, uint8_t ret_bytes[NODE_RECORD_BYTES_MAX]);
 
 /* NULL: good; else what is wrong with the bytes, and the output is untouched. */
-const char *configuration_decode(const void *bytes, size_t size, struct configuration *ret_configuration);
+const char *configuration_decode(const void *bytes, size_t size, struct configuration *ret_configuration,
+                                 uint8_t ret_shelf_id[16]);
 const char *node_record_decode(const void *bytes, size_t size, struct node_record *ret_record);
 
 #endif

@@ -24,7 +24,7 @@
 
 #define DOOR_MAGIC 0x31524f4f44464853ull /* "SHFDOOR1" */
 #ifndef DOOR_VERSION                     /* tests build programs of another version */
-#define DOOR_VERSION 2u
+#define DOOR_VERSION 3u
 #endif
 #define DOOR_ASKS_MAX    64u
 #define DOOR_ITEMS_MAX   64u
@@ -42,6 +42,7 @@ enum door_kind {
     DOOR_INFO,      /* door_ask -> door_info */
     DOOR_CHECKPOINT, /* door_ask -> door_index, when it is durable */
     DOOR_CLIENTS,    /* door_ask: clients from that id on -> door_clients */
+    DOOR_CLUSTER,    /* door_ask -> door_cluster */
 };
 
 struct door_message {
@@ -102,6 +103,13 @@ struct door_info {
     struct shelf_info info;
 };
 
+struct door_cluster {
+    struct door_message message;
+    uint32_t result; /* NOT_FOUND: the node is alone; `info` is zero */
+    uint32_t reserved;
+    struct shelf_cluster_info info;
+};
+
 struct door_index {
     struct door_message message;
     uint32_t result;
@@ -116,7 +124,8 @@ struct door_clients {
     struct shelf_client_info infos[DOOR_ITEMS_MAX];
 };
 _Static_assert(sizeof(struct door_clients) <= DOOR_MESSAGE_MAX &&
-                   sizeof(struct door_regions) <= DOOR_MESSAGE_MAX,
+                   sizeof(struct door_regions) <= DOOR_MESSAGE_MAX &&
+                   sizeof(struct door_cluster) <= DOOR_MESSAGE_MAX,
                "one packet");
 
 #endif

@@ -60,6 +60,9 @@ struct image {
     /* Under which the image was opened. A node that has lost its last record gives that one's index to another, so what was
      * read in an image is named by this and the index. */
     _Alignas(LINE_SIZE) _Atomic uint64_t epoch;
+    /* Of a node of a cluster: when what is here was last known to be all that is committed, or to come, in milliseconds of
+     * CLOCK_MONOTONIC. 0: a lone node's, which always is. */
+    _Atomic uint64_t contact_ms;
     _Alignas(LINE_SIZE) struct region_view regions[REGION_NUMBERS];
 };
 

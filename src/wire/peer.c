@@ -160,11 +160,17 @@ static bool fields_unused_zero(const struct peer_header *header, uint32_t fields
            is_zero(header->reserved, sizeof(header->reserved));
 }
 
+bool peer_header_whole(const void *bytes) {
+    struct peer_header header;
+    memcpy(&header, bytes, sizeof(header));
+    return header.magic == PEER_MAGIC && header.header_crc == header_crc(&header);
+}
+
 const char *peer_header_decode(const void *bytes, const uint8_t cluster[16], uint16_t group,
                                size_t *ret_body_size) {
     struct peer_header header;
     memcpy(&header, bytes, sizeof(header));
-    if (header.magic != PEER_MAGIC || header.header_crc != header_crc(&header)) {
+    if (!peer_header_whole(bytes)) {
         return "this is no message, or it was damaged on its way";
     }
     if (header.version != PEER_VERSION) {

@@ -120,6 +120,8 @@ struct peer_message {
 size_t peer_encode(const struct peer_message *message, const uint8_t cluster[16], uint16_t group,
                    uint8_t ret_bytes[PEER_HEAD_BYTES_MAX]);
 
+/* Was this written as a header, of whatever version and cluster? (Magic, checksum, version and size stay where they are.) */
+bool peer_header_whole(const void *bytes);
 /* Is this a header, of this cluster and group? NULL, and how many bytes of body follow; else what is wrong. */
 const char *peer_header_decode(const void *bytes, const uint8_t cluster[16], uint16_t group,
                                size_t *ret_body_size);

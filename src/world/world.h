@@ -43,6 +43,8 @@ bool world_is_alone(const char *path);
 bool world_has_daemon(const char *path);
 /* Says so from now on. After a failure errno says why. */
 bool world_daemon_mark(const char *path);
+/* Is the directory that of a node of a cluster? Then a file in it says which (wire/member_format.h). */
+bool world_is_member(const char *path);
 /* No io may be under way, no queue open. Pointers from IO_MAP end here. */
 void world_close(struct world *world);
 

@@ -30,6 +30,7 @@
 
 #include "base/assert.h"
 #include "base/bits.h"
+#include "wire/member_format.h"
 #include "world/world_linux.h"
 
 #define FUSE_MAGIC 0x65735546
@@ -213,6 +214,15 @@ bool world_has_daemon(const char *path) {
     int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     bool found =
         fd >= 0 && faccessat(fd, DAEMON_NAME, F_OK, 0) == 0 && faccessat(fd, "superblock", F_OK, 0) == 0;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return found;
+}
+
+bool world_is_member(const char *path) {
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    bool found = fd >= 0 && faccessat(fd, MEMBER_FILE_NAME, F_OK, 0) == 0;
     if (fd >= 0) {
         (void)close(fd);
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the corpora of fuzz_superblock, fuzz_segment, fuzz_dump and fuzz_coordinator anew: pieces of real files of a small
-shelf, and dumps and answers of etcd written here, some of them wrong. Needed after a change of a format.
+"""Makes the corpora of fuzz_superblock, fuzz_segment, fuzz_dump, fuzz_coordinator and fuzz_peer_stream anew: pieces of real files of a small
+shelf, and dumps, answers of etcd and messages written here, some of them wrong. Needed after a change of a format.
 
 Usage: corpus_make.py SHELF"""
 
@@ -150,7 +150,7 @@ def coordinators():
     def sealed(data):
         return data[:8] + struct.pack('<I', crc32c(data)) + data[12:]
     members = b''.join(struct.pack('<Q16sQ', i + 1, bytes([i]) * 16, 0) for i in range(3))
-    value = sealed(struct.pack('<8sIHHQQ16sIIII', b'SHLFCNFG', 0, 1, 0, 5, 2, b'n' * 16, 3, 0, 0, 0) + members)
+    value = sealed(struct.pack('<8sIHHQQ16sIIII16s', b'SHLFCNFG', 0, 1, 0, 5, 2, b'n' * 16, 3, 0, 0, 0, b's' * 16) + members)
     put('value_configuration', 5, value)
     put('value_configuration_repaired', 131 + 6, changed(value, 24))
     put('value_configuration_cut', 131 + 6, value[:-32])
@@ -161,8 +161,47 @@ def coordinators():
     save('fuzz_coordinator', 'empty', b'')
 
 
+KINDS = {'hello': 1, 'join': 2, 'append': 3, 'ack': 4, 'fetch': 9, 'forward': 11}
+
+
+def message(kind, body=b'', epoch=0, index=0, index_epoch=0, commit=0, last=0, round_=0, **changes):
+    fields = {'version': 1, 'size': len(body), 'body_crc': crc32c(body) if body else 0, **changes}
+    head = struct.pack('<4sIIIHHHH16sQ16sQ16sQQQQQQ56x', b'PEER', 0, fields['body_crc'], fields['size'], fields['version'],
+                       KINDS[kind], 0, 0, bytes(16), 3, b'incarnation', epoch, bytes(16), index, index_epoch, commit,
+                       last, last if last == 0 else 1, round_)
+    return head[:4] + struct.pack('<I', crc32c(head)) + head[8:] + body
+
+
+def peer_streams():
+    def put(name, pieces, data, repaired=0):
+        save('fuzz_peer_stream', name, bytes([pieces << 1 | repaired]) + data)
+
+    def request(size):
+        return struct.pack('<IHH', size, 1, 0) + bytes(i & 255 for i in range(size - 8))
+
+    small = message('join', epoch=2, commit=1) + message('append', epoch=2, index=7, index_epoch=1, commit=5, round_=1)
+    forwards = b''.join(message('forward', request(size), epoch=2, round_=size) for size in (8, 9, 100, 3001, 16))
+    large = message('forward', request(300000), epoch=2, round_=1)
+    put('small', 0, small)
+    put('small_bytes', 1, small)
+    put('forwards', 100, forwards)
+    put('forwards_turns', 0, forwards + small)
+    put('large', 127, small + large + forwards)
+    put('ack', 7, message('ack', epoch=2, index=7, index_epoch=1, commit=5, last=9, round_=1) + message('fetch', epoch=2, index=4))
+    put('size_huge', 0, small + message('forward', request(64), epoch=2, size=0xffffffff))
+    put('size_none', 0, message('join', epoch=2, size=5))
+    put('body_bad', 33, forwards[:-3] + b'xxx' + small)
+    put('header_bad', 33, small[:200] + b'x' + small[201:])
+    put('header_bad_repaired', 33, changed(small, 200), 1)
+    put('garbage', 50, bytes(range(256)) * 3)
+    put('garbage_repaired', 50, bytes(range(256)) * 3, 1)
+    put('version', 0, message('hello', version=2))
+    put('cut', 9, forwards[:400])
+    save('fuzz_peer_stream', 'empty', b'')
+
+
 def main():
-    for name in ('fuzz_superblock', 'fuzz_segment', 'fuzz_dump', 'fuzz_coordinator'):
+    for name in ('fuzz_superblock', 'fuzz_segment', 'fuzz_dump', 'fuzz_coordinator', 'fuzz_peer_stream'):
         shutil.rmtree(os.path.join(CORPUS, name), ignore_errors=True)
         os.makedirs(os.path.join(CORPUS, name))
     with tempfile.TemporaryDirectory() as work:
@@ -174,6 +213,7 @@ def main():
         segments(directory)
     dumps()
     coordinators()
+    peer_streams()
 
 
 if __name__ == '__main__':

@@ -76,15 +76,16 @@ static void error_try(const char *text, size_t size) {
 static void values_try(uint8_t *bytes, size_t size, bool repair) {
     struct configuration configuration;
     struct node_record record;
-    uint8_t again[REGISTER_VALUE_MAX];
+    uint8_t again[REGISTER_VALUE_MAX], shelf_id[16];
     if (repair && size >= 12) {
         uint32_t crc = 0;
         memcpy(bytes + 8, &crc, 4);
         crc = crc32c(0, bytes, size);
         memcpy(bytes + 8, &crc, 4);
     }
-    if (!configuration_decode(bytes, size, &configuration)) { /* what is good has one spelling */
-        require(configuration_encode(&configuration, again) == size && memcmp(again, bytes, size) == 0);
+    if (!configuration_decode(bytes, size, &configuration, shelf_id)) { /* what is good has one spelling */
+        require(configuration_encode(&configuration, shelf_id, again) == size &&
+                memcmp(again, bytes, size) == 0);
     }
     if (!node_record_decode(bytes, size, &record)) {
         require(node_record_encode(&record, again) == size && memcmp(again, bytes, size) == 0);

@@ -10,6 +10,8 @@
 #include "base/random.h"
 #include "cmocka_program.h"
 
+static const uint8_t shelf_id[16] = "0123456789abcde";
+
 static struct configuration configuration_make(void) {
     struct configuration configuration = {
         .group = 3, .epoch = 0x1122334455667788, .primary = 7, .member_count = 3};
@@ -37,20 +39,21 @@ static void crc_repair(uint8_t *bytes, size_t size) {
 static void test_configuration_there_and_back(void **state) {
     (void)state;
     struct configuration configuration = configuration_make(), again;
-    uint8_t bytes[CONFIGURATION_BYTES_MAX];
+    uint8_t bytes[CONFIGURATION_BYTES_MAX], found_id[16] = {0};
     memset(&again, 0x77, sizeof(again));
-    size_t size = configuration_encode(&configuration, bytes);
-    assert_int_equal(size, 64 + 3 * 32);
-    assert_null(configuration_decode(bytes, size, &again));
+    size_t size = configuration_encode(&configuration, shelf_id, bytes);
+    assert_int_equal(size, 80 + 3 * 32);
+    assert_null(configuration_decode(bytes, size, &again, found_id));
     assert_memory_equal(&again, &configuration, sizeof(again));
+    assert_memory_equal(found_id, shelf_id, sizeof(shelf_id));
 
     configuration.member_count = CONFIGURATION_MEMBERS_MAX;
     for (uint32_t i = 0; i < CONFIGURATION_MEMBERS_MAX; i++) {
         configuration.members[i].node = i + 1;
     }
-    size = configuration_encode(&configuration, bytes);
+    size = configuration_encode(&configuration, shelf_id, bytes);
     assert_int_equal(size, CONFIGURATION_BYTES_MAX);
-    assert_null(configuration_decode(bytes, size, &again));
+    assert_null(configuration_decode(bytes, size, &again, found_id));
     assert_memory_equal(&again, &configuration, sizeof(again));
 }
 
@@ -59,11 +62,15 @@ static void test_configuration_golden(void **state) {
     (void)state;
     struct configuration configuration = configuration_make();
     uint8_t bytes[CONFIGURATION_BYTES_MAX];
-    size_t size = configuration_encode(&configuration, bytes);
+    size_t size = configuration_encode(&configuration, shelf_id, bytes);
     assert_memory_equal(bytes, "SHLFCNFG", 8);
     assert_memory_equal(bytes + 12, "\1\0\3\0\x88\x77\x66\x55\x44\x33\x22\x11\7\0\0\0\0\0\0\0\xab\xab", 22);
-    assert_memory_equal(bytes + 48, "\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0\1\1\1\1", 28);
-    assert_memory_equal(bytes + 96, "\7\0\0\0\0\0\0\0\2\2", 10);
+    assert_memory_equal(bytes + 48,
+                        "\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+                        "0123456789abcde",
+                        32);
+    assert_memory_equal(bytes + 80, "\5\0\0\0\0\0\0\0\1\1\1\1", 12);
+    assert_memory_equal(bytes + 112, "\7\0\0\0\0\0\0\0\2\2", 10);
     uint32_t crc;
     memcpy(&crc, bytes + 8, 4);
     crc_repair(bytes, size);
@@ -73,17 +80,17 @@ static void test_configuration_golden(void **state) {
 static void test_configuration_refuses_every_changed_bit(void **state) {
     (void)state;
     struct configuration configuration = configuration_make(), again;
-    uint8_t bytes[CONFIGURATION_BYTES_MAX];
-    size_t size = configuration_encode(&configuration, bytes);
+    uint8_t bytes[CONFIGURATION_BYTES_MAX], found_id[16] = {0};
+    size_t size = configuration_encode(&configuration, shelf_id, bytes);
     for (size_t bit = 0; bit < size * 8; bit++) {
         bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        assert_non_null(configuration_decode(bytes, size, &again));
+        assert_non_null(configuration_decode(bytes, size, &again, found_id));
         bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
     for (size_t shorter = 0; shorter < size; shorter++) {
-        assert_non_null(configuration_decode(bytes, shorter, &again));
+        assert_non_null(configuration_decode(bytes, shorter, &again, found_id));
     }
-    assert_null(configuration_decode(bytes, size, &again));
+    assert_null(configuration_decode(bytes, size, &again, found_id));
 }
 
 // With a right checksum, but against the rules.
@@ -93,27 +100,31 @@ static void test_configuration_refuses_what_cannot_be(void **state) {
         size_t offset;
         uint8_t value;
     } changes[] = {
-        {12, 0}, // format: none
-        {12, 2}, // newer
-        {24, 6}, // the primary is no member
-        {48, 2}, // one member fewer than bytes
-        {48, 4}, // one more
-        {49, 1}, // 259 of them
-        {52, 1}, // reserved
-        {64, 7}, // the same node twice
-        {64, 0}, // no node
-        {96, 4}, // not in order
-        {88, 1}, // reserved of a member
+        {12, 0},  // format: none
+        {12, 2},  // newer
+        {24, 6},  // the primary is no member
+        {48, 2},  // one member fewer than bytes
+        {48, 4},  // one more
+        {49, 1},  // 259 of them
+        {52, 1},  // reserved
+        {80, 7},  // the same node twice
+        {80, 0},  // no node
+        {112, 4}, // not in order
+        {104, 1}, // reserved of a member
     };
     for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
         struct configuration configuration = configuration_make(), again = {0};
-        uint8_t bytes[CONFIGURATION_BYTES_MAX];
-        size_t size = configuration_encode(&configuration, bytes);
+        uint8_t bytes[CONFIGURATION_BYTES_MAX], found_id[16] = {0};
+        size_t size = configuration_encode(&configuration, shelf_id, bytes);
         bytes[changes[i].offset] = changes[i].value;
         crc_repair(bytes, size);
-        assert_non_null(configuration_decode(bytes, size, &again));
+        assert_non_null(configuration_decode(bytes, size, &again, found_id));
         assert_int_equal(again.epoch, 0);
     }
+    uint8_t bytes[CONFIGURATION_BYTES_MAX], id[16] = {0};
+    struct configuration nameless = configuration_make(), none;
+    size_t size = configuration_encode(&nameless, id, bytes); // of no shelf
+    assert_non_null(configuration_decode(bytes, size, &none, id));
     struct configuration wrong = configuration_make();
     wrong.epoch = 0;
     assert_non_null(configuration_problem(&wrong));
@@ -142,7 +153,7 @@ static void test_node_record_there_and_back(void **state) {
 static void test_node_record_refuses(void **state) {
     (void)state;
     struct node_record record = record_make(), again = {0};
-    uint8_t bytes[NODE_RECORD_BYTES_MAX + 1];
+    uint8_t bytes[NODE_RECORD_BYTES_MAX + 1], found_id[16];
     size_t size = node_record_encode(&record, bytes);
     for (size_t bit = 0; bit < size * 8; bit++) {
         bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
@@ -161,7 +172,8 @@ static void test_node_record_refuses(void **state) {
     crc_repair(bytes, size);
     assert_non_null(node_record_decode(bytes, size, &again));
     (void)node_record_encode(&record, bytes);
-    assert_non_null(configuration_decode(bytes, size, &(struct configuration){0})); // one for the other
+    assert_non_null(
+        configuration_decode(bytes, size, &(struct configuration){0}, found_id)); // one for the other
     record.address[0] = 0;
     assert_non_null(node_record_problem(&record));
 }
@@ -172,14 +184,14 @@ static void test_random_bytes(void **state) {
     random_seed(&random, 4);
     for (int i = 0; i < 20000; i++) {
         struct configuration configuration = configuration_make(), again;
-        uint8_t bytes[CONFIGURATION_BYTES_MAX], once_more[CONFIGURATION_BYTES_MAX];
-        size_t size = configuration_encode(&configuration, bytes);
+        uint8_t bytes[CONFIGURATION_BYTES_MAX], found_id[16] = {0}, once_more[CONFIGURATION_BYTES_MAX];
+        size_t size = configuration_encode(&configuration, shelf_id, bytes);
         for (uint64_t changes = random_between(&random, 1, 4); changes > 0; changes--) {
             bytes[random_between(&random, 12, size - 1)] = (uint8_t)random_next(&random);
         }
         crc_repair(bytes, size);
-        if (!configuration_decode(bytes, size, &again)) { // one spelling
-            assert_int_equal(configuration_encode(&again, once_more), size);
+        if (!configuration_decode(bytes, size, &again, found_id)) { // one spelling
+            assert_int_equal(configuration_encode(&again, found_id, once_more), size);
             assert_memory_equal(once_more, bytes, size);
         }
     }
