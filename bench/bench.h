@@ -48,6 +48,7 @@ struct bench {
 struct settings {
     const char *dir; // scratch directory of this benchmark: exists, empty, removed afterwards
     double seconds;  // time to spend on alternating rounds
+    size_t kills;    // failovers to measure; 0: as many as the time allows
     bool json;
     bool image_is_huge; // whether the shelf's image has huge pages here; set by the benchmark for its peer
 };
@@ -63,7 +64,8 @@ struct outcome {
 };
 // Prints the line of one outcome. Only the main line and those with a target of their own are judged.
 void outcome_print(const struct bench *b, const struct outcome *o);
-void outcome_print_judged(const struct bench *b, const struct outcome *o, enum sense sense, double target);
+void outcome_print_judged(const struct bench *b, const struct outcome *o, enum judged judged,
+                          enum sense sense, double target);
 
 // On a terminal: a line that says what is going on.
 void progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -150,6 +152,11 @@ struct server {
     char where[4096 + 16]; // for shelf_open()
 };
 void server_begin(struct server *server, const char *name);
+struct server_setting { // a variable of its environment
+    const char *name, *value;
+};
+// `list` ends with a name that is NULL. There must be a shelfd.
+void server_begin_with(struct server *server, const char *name, const struct server_setting *list);
 // Waits until it serves.
 shelf *server_attach(const struct server *server);
 void server_end(struct server *server);
@@ -302,6 +309,29 @@ shelf_region ours_region_fill(shelf *s, const char *name, uint64_t size, bool ch
 // A formatted region with a map of the records.
 shelf_map ours_map_load(shelf *s, const struct records *records);
 
+// ---- A cluster (cluster.c) ----------------------------------------------------------------------------------------
+
+enum { CLUSTER_NODES = 3 };
+struct cluster {
+    struct etcd etcd;
+    size_t count, primary; // primary: position of the one that led when it was made
+    bool patient;          // nobody is suspected before 5 s of silence
+    struct server nodes[CLUSTER_NODES];
+    uint16_t ports[CLUSTER_NODES]; // for the other nodes
+};
+// Starts all nodes.
+void cluster_begin(struct cluster *c, bool patient);
+// Starts a node that has ended.
+void cluster_node_begin(struct cluster *c, size_t position);
+shelf *cluster_attach(const struct cluster *c, size_t position);
+// Waits until so many nodes are in sync, by what the node of `s` knows; returns which leads.
+size_t cluster_primary_wait(const struct cluster *c, shelf *s, size_t in_sync);
+// Whether the node of `s` leads, and all are in sync and have everything; in which epoch.
+bool cluster_is_level(const struct cluster *c, shelf *s, uint64_t *ret_epoch);
+// A new cluster of patient nodes, all in sync, and its primary attached to.
+shelf *cluster_make(struct cluster *c);
+void cluster_end(struct cluster *c);
+
 // ---- Benchmarks ---------------------------------------------------------------------------------------------------
 
 void bench_read_independent(const struct bench *b);
@@ -314,6 +344,8 @@ void bench_commit_one(const struct bench *b);
 void bench_commit_threads(const struct bench *b);
 void bench_commit_outstanding(const struct bench *b);
 void bench_commit_peer(const struct bench *b);
+void bench_failover_kill(const struct bench *b);
+void bench_failover_silent(const struct bench *b);
 void bench_recover_image(const struct bench *b);
 void bench_recover_log(const struct bench *b);
 void bench_open_empty(const struct bench *b);

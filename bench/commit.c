@@ -33,6 +33,7 @@ static const double round_s = 0.25;
 
 struct commits {
     struct server server;
+    struct cluster cluster;
     shelf *s;
     shelf_region region;
     struct bare bare;  // the floor, or our side if there is no shelf
@@ -55,7 +56,7 @@ static void commits_open(struct commits *c, const struct bench *b) {
     random_seed(&c->random, 1);
     if (b->where == BARE)
         return;
-    c->s = ours_make(b, &c->server);
+    c->s = b->where == CLUSTER ? cluster_make(&c->cluster) : ours_make(b, &c->server);
     c->region = ours_region_fill(c->s, "cells", region_size, false);
     must(shelf_checkpoint(c->s, NULL), "shelf_checkpoint");
 }
@@ -63,8 +64,11 @@ static void commits_open(struct commits *c, const struct bench *b) {
 static void commits_close(struct commits *c, const struct bench *b) {
     samples_free(&c->latencies_ours);
     samples_free(&c->latencies_floor);
-    if (b->where != BARE)
-        ours_end(b, &c->server, c->s);
+    if (b->where == BARE)
+        return;
+    ours_end(b, &c->server, c->s);
+    if (b->where == CLUSTER)
+        cluster_end(&c->cluster);
 }
 
 // The floor's files, for `payload` bytes a write.
@@ -172,7 +176,7 @@ void bench_commit_one(const struct bench *b) {
                            .floor = floor_p99,
                            .ratio = o.p99 / floor_p99};
     if (b->where == HERE || b->where == CLUSTER) // else it has no target, and the line above says as much
-        outcome_print_judged(b, &tail, AT_MOST, b->where == CLUSTER ? 1.5 : 1.3);
+        outcome_print_judged(b, &tail, JUDGE_RATIO, AT_MOST, b->where == CLUSTER ? 1.5 : 1.3);
 
     rounds_free(&rounds);
     floor_close(&c, b);
