@@ -230,6 +230,7 @@ size_t shelf_completions(struct shelf *s, struct shelf_completion *ret_completio
     if (handle_check(s) != SHELF_OK)
         return 0;
     size_t count = 0;
+    service_poll_look(s->service);
     struct commit *first = completions_pop(s, count_max);
     for (const struct commit *commit = first; commit; commit = commit->next) {
         ret_completions[count++] = (struct shelf_completion){
@@ -243,7 +244,7 @@ size_t shelf_completions(struct shelf *s, struct shelf_completion *ret_completio
 }
 
 int shelf_completion_fd(struct shelf *s) {
-    return handle_check(s) == SHELF_OK ? s->queue_fd : -1;
+    return handle_check(s) == SHELF_OK ? service_poll_fd(s->service, s->queue_fd) : -1;
 }
 
 void completions_discard(struct shelf *s) {

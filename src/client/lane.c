@@ -29,10 +29,18 @@ bool handle_wait(struct shelf *s, bool (*condition)(void *context), void *contex
     uint64_t until_ms = clock_now_ms() + deadline_ms;
     struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
                              .tv_nsec = (long)(until_ms % 1000) * 1000000};
+    bool held = false;
     pthread_mutex_lock(&s->wait_mutex);
     /* First counted, then looked: who changes something looks at the count afterwards. */
     atomic_fetch_add(&s->waiter_count, 1);
     bool holds = condition(context);
+    if (!holds) { /* answers may be needed, and whoever polls for them be in here */
+        pthread_mutex_unlock(&s->wait_mutex);
+        service_poll_hold(s->service, true);
+        pthread_mutex_lock(&s->wait_mutex);
+        held = true;
+        holds = condition(context);
+    }
     int error = 0;
     while (!holds && error != ETIMEDOUT) {
         error = pthread_cond_timedwait(&s->wait_condition, &s->wait_mutex, &until);
@@ -40,6 +48,8 @@ bool handle_wait(struct shelf *s, bool (*condition)(void *context), void *contex
     }
     atomic_fetch_sub(&s->waiter_count, 1);
     pthread_mutex_unlock(&s->wait_mutex);
+    if (held)
+        service_poll_hold(s->service, false);
     return holds;
 }
 

@@ -64,6 +64,7 @@ void service_lost(struct service *service, struct guest *guest) {
         service->lost_ns = world_monotonic_ns();
         (void)snprintf(service->fault, sizeof(service->fault),
                        "the node has gone, and no other is there yet");
+        service_poll_guest(service, guest, NULL);
         guest_hang_up(guest);
         asks_end(service);
         waiters_wake_all(service);
@@ -115,6 +116,7 @@ static void guest_begin(struct service *service, struct guest *guest) {
     struct guest *before = service->guest;
     service->guest = guest;
     service->state = SERVICE_ATTACHED;
+    service_poll_guest(service, NULL, guest);
     replica_switch(service, &guest->replica);
     if (before) {
         service->reconnects++;
@@ -294,8 +296,13 @@ static void *thread_main(void *context) {
             pthread_mutex_lock(&service->mutex);
             continue;
         }
-        if (service->async_count > 0)
+        if (service_polled(service)) {
+            pthread_mutex_unlock(&service->mutex);
+            service_poll_look(service);
+            pthread_mutex_lock(&service->mutex);
+        } else if (service->async_count > 0) {
             service_receive_async(service);
+        }
         bool retiring = guests_retire(service);
         struct guest *guest = service->state == SERVICE_ATTACHED ? service->guest : NULL;
         pthread_mutex_unlock(&service->mutex);
@@ -336,6 +343,8 @@ static void service_free(struct service *service) {
         (void)munmap(service->pendings, PENDINGS_MAX * sizeof(struct pending));
     if (service->kick_fd >= 0)
         (void)close(service->kick_fd);
+    if (service->poll_fd >= 0)
+        (void)close(service->poll_fd);
     (void)pthread_mutex_destroy(&service->mutex);
     free(service);
 }
@@ -349,6 +358,7 @@ static struct service *service_make(const char *path, bool directory, const stru
     service->directory = directory;
     service->options = *options;
     service->state = SERVICE_DOWN;
+    service->poll_fd = -1;
     (void)pthread_mutex_init(&service->mutex, NULL);
     struct list *lists[] = {&service->retired, &service->waiters, &service->sleepers,
                             &service->unsent,  &service->sent,    &service->asks};

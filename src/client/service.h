@@ -32,6 +32,12 @@ void service_post(struct service *service, struct node_request *request);
 shelf_result service_call(struct service *service, const void *bytes, size_t size, uint32_t deadline_ms,
                           struct reply *ret_reply);
 
+/* For programs that poll. A descriptor that polls readable when `queue_fd` does, or there may be replies to be taken by
+ * service_poll_look(), from the first call on. While a thread holds, replies are taken without anybody who polls. */
+int service_poll_fd(struct service *service, int queue_fd);
+void service_poll_look(struct service *service);
+void service_poll_hold(struct service *service, bool on);
+
 /* Looking up. UNAVAILABLE: nobody serves within the handle's deadline. */
 shelf_result service_checkpoint(struct service *service, uint64_t *ret_index);
 /* The node that the replica is of was the node at some moment after the call began: so what was acknowledged before is there.

@@ -195,6 +195,10 @@ static bool packets_take(struct service *service, struct guest *guest) {
     return size == 0;
 }
 
+bool service_take(struct service *service, struct guest *guest, struct node_request **ret_done) {
+    return packets_take(service, guest) && replies_take(service, guest, ret_done);
+}
+
 /* How long it is worth to spin for an answer. */
 static uint64_t spin_ns(const struct service *service) {
     return service->reply_ns > SPIN_MAX_NS / 2 ? 0 : service->reply_ns * 2;
@@ -232,6 +236,8 @@ static void sleep_for_news(const struct service *service, const struct round *ro
     uint64_t left_ms = round->until_ns > now_ns ? (round->until_ns - now_ns) / 1000000 + 1 : 0;
     if (guest_sleep_begin(round->guest, round->full_tail))
         (void)poll(fds, 2, left_ms > INT_MAX ? -1 : (int)left_ms);
+    if (fds[1].revents) /* what it is told of is looked at after each round */
+        (void)!read(service->kick_fd, &(uint64_t){0}, sizeof(uint64_t));
     guest_sleep_end(round->guest);
 }
 
@@ -266,6 +272,7 @@ static bool receivable(const struct service *service, const struct guest *guest)
 static struct guest *receiver_begin(struct service *service) {
     service->receiving = true;
     service->in_use = service->guest;
+    guest_sleep_end(service->guest); /* it may have rested */
     return service->guest;
 }
 
@@ -282,7 +289,9 @@ static void receiver_pass(struct service *service) {
     struct list *next = list_first(&service->waiters);
     if (next)
         waiter_wake(LIST_ENTRY(next, struct waiter, link));
-    else if (service->state != SERVICE_ATTACHED || service->async_count > 0)
+    else if (service->state == SERVICE_ATTACHED && service_polled(service)
+                 ? !service_poll_rest(service)
+                 : service->state != SERVICE_ATTACHED || service->async_count > 0)
         service_kick(service);
 }
 
@@ -321,7 +330,7 @@ void service_receive_async(struct service *service) {
     if (service->receiving || service->state != SERVICE_ATTACHED)
         return;
     struct guest *guest = receiver_begin(service);
-    while (service->async_count > 0 && receivable(service, guest)) {
+    while (service->async_count > 0 && receivable(service, guest) && !service_polled(service)) {
         uint64_t now_ns = world_monotonic_ns();
         receive(service, guest, now_ns, UINT64_MAX, true);
     }
@@ -433,7 +442,7 @@ void service_post(struct service *service, struct node_request *request) {
     struct pending *pending = local ? NULL : pending_take(service, request, NULL);
     if (pending && service->state == SERVICE_ATTACHED) {
         service_pump(service);
-        if (!service->receiving)
+        if (!service->receiving && !service_polled(service))
             service_kick(service);
     }
     pthread_mutex_unlock(&service->mutex);

@@ -85,6 +85,8 @@ struct service {
     struct list asks;
     uint32_t ask_count; /* sent to this node and not answered, also if nobody waits any more */
     uint64_t ask_id;
+    _Atomic int poll_fd; /* service_poll.c; -1: the program does not poll */
+    uint32_t poll_holds; /* threads that wait for the thread to receive */
     uint64_t lost_ns;
     uint64_t reply_ns; /* what an answer has taken, lately: how long it is worth to spin */
     uint64_t reconnects, takeovers;
@@ -116,6 +118,19 @@ void service_pump(struct service *service);
 void pendings_resend(struct service *service);
 /* This process is the node: those who wait are told, the others are returned as a chain. With the mutex. */
 struct node_request *pendings_hand_over(struct service *service);
+
+/* What has come by socket and ring; asynchronous requests that it answers are left in a chain, for after the mutex. With the
+ * mutex, and nobody else receives. False: the node is gone, or mad. */
+bool service_take(struct service *service, struct guest *guest, struct node_request **ret_done);
+
+/* ---- service_poll.c ----------------------------------------------------------------------------------------------- */
+
+/* Does the program take replies itself, whenever nobody receives? With the mutex, as all but service_poll_look(). */
+bool service_polled(const struct service *service);
+/* False: there is something to look at. */
+bool service_poll_rest(struct service *service);
+/* The guest has changed: NULL: there was, or is, none. */
+void service_poll_guest(struct service *service, const struct guest *before, const struct guest *guest);
 
 /* ---- service_ask.c ------------------------------------------------------------------------------------------------ */
 

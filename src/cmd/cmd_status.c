@@ -11,6 +11,7 @@
 #include "cmd/listing.h"
 #include "cmd/output.h"
 #include "cmd/shelf_use.h"
+#include "cmd/status_cluster.h"
 
 struct status {
     const struct call *call;
@@ -20,6 +21,8 @@ struct status {
     struct shelf_info info;
     struct shelf_staleness staleness;
     bool answered; /* by the node, this time */
+    bool clustered;
+    struct shelf_cluster_info cluster;
     size_t clients;
     char text[DISK_TEXT_MAX];
 };
@@ -36,6 +39,7 @@ static shelf_result status_look(struct status *status) {
     status->answered = status->staleness.connected && shelf_info_get(status->s, &status->info) == SHELF_OK &&
                        listing_open(status->s, &status->listing) == SHELF_OK &&
                        shelf_client_list(status->s, NULL, 0, &status->clients) == SHELF_OK;
+    status->clustered = status->answered && shelf_cluster_get(status->s, &status->cluster) == SHELF_OK;
     return SHELF_OK;
 }
 
@@ -78,6 +82,9 @@ static int status_json(const struct status *status) {
         (void)json_object_update(object, more);
         json_decref(more);
     }
+    if (status->clustered) {
+        (void)json_object_set_new(object, "cluster", status_cluster_json(&status->cluster));
+    }
     return json_finish(stdout, object);
 }
 
@@ -109,11 +116,20 @@ static void state_print(const struct status *status) {
 static void node_print(const struct status *status) {
     const struct shelf_info *info = &status->info;
     char bytes[SIZE_TEXT_MAX], live[SIZE_TEXT_MAX], size[SIZE_TEXT_MAX];
-    state_print(status);
+    if (status->clustered) {
+        status_cluster_print(&status->cluster);
+    }
+    if (!status->clustered || info->state != SHELF_OK) {
+        state_print(status);
+    }
     line("regions", "%zu, %s in all", status->listing.count,
          size_text(regions_bytes(&status->listing), size));
     line("programs", "%zu attached, this one among them (`shelf clients` lists them)", status->clients);
-    line("index", "%llu, epoch %llu", (unsigned long long)info->applied, (unsigned long long)info->epoch);
+    if (status->clustered) {
+        line("index", "%llu", (unsigned long long)info->applied);
+    } else {
+        line("index", "%llu, epoch %llu", (unsigned long long)info->applied, (unsigned long long)info->epoch);
+    }
     line("checkpoint", "at index %llu; a restart would replay %s of log",
          (unsigned long long)info->checkpoint, size_text(info->log_bytes_live, live));
     line("commits", "%llu since it started, %llu refused because of conflicts",

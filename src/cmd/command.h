@@ -63,6 +63,10 @@ int cmd_clients(const struct call *call);
 int cmd_verify(const struct call *call);
 int cmd_dump(const struct call *call);
 int cmd_load(const struct call *call);
+int cmd_up(const struct call *call);
+int cmd_start(const struct call *call);
+int cmd_kill(const struct call *call);
+int cmd_down(const struct call *call);
 int cmd_bench(const struct call *call);
 int cmd_completion(const struct call *call);
 

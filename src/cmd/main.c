@@ -277,6 +277,63 @@ const struct command commands[] = {
         .run = cmd_load,
     },
     {
+        .name = "up",
+        .group = "a cluster on this machine",
+        .synopsis = "[N] [--dir DIR]",
+        .summary = "start a cluster of N nodes on this machine, to try it",
+        .about = "Starts an etcd and N nodes (3; shelfd, each a process of its own) on 127.0.0.1, and waits "
+                 "until all "
+                 "are in sync.\n"
+                 "Everything is in DIR (./shelf-cluster): DIR/node-1 is the directory of node 1, "
+                 "DIR/node-1.log what "
+                 "it says. Called\n"
+                 "again, it starts what does not run, and adds nodes if N is larger. Each of N nodes keeps a "
+                 "copy. For a cluster of\n"
+                 "several machines, see shelfd(8).",
+        .argument_min = 0,
+        .argument_max = 1,
+        .options = {{"dir", "DIR", "where it is (./shelf-cluster)"}},
+        .examples = {"shelf up 3", "shelf up", "shelf up 5 --dir /tmp/trial"},
+        .run = cmd_up,
+    },
+    {
+        .name = "start",
+        .synopsis = "N|etcd [--dir DIR]",
+        .summary = "start a node of it that was killed, or its etcd",
+        .about = "Starts the node with the data that it has, and waits until it is in sync.",
+        .argument_min = 1,
+        .argument_max = 1,
+        .options = {{"dir", "DIR", "where the cluster is (./shelf-cluster)"}},
+        .examples = {"shelf start 2", "shelf start etcd --dir /tmp/trial"},
+        .run = cmd_start,
+    },
+    {
+        .name = "kill",
+        .synopsis = "N|etcd [--dir DIR]",
+        .summary = "kill a node of it, or its etcd, to see what happens",
+        .about =
+            "As if it had crashed (SIGKILL). Nothing that was acknowledged is lost: another node takes over, "
+            "within a second.\n"
+            "Only processes that `shelf up` and `shelf start` have started are ever ended.",
+        .argument_min = 1,
+        .argument_max = 1,
+        .options = {{"dir", "DIR", "where the cluster is (./shelf-cluster)"}},
+        .examples = {"shelf kill 1", "shelf kill etcd"},
+        .run = cmd_kill,
+    },
+    {
+        .name = "down",
+        .synopsis = "[--dir DIR]",
+        .summary = "end all of it",
+        .about = "Ends the nodes and the etcd. The data stays, `shelf up` starts it again; to be rid of it, "
+                 "remove DIR.",
+        .argument_min = 0,
+        .argument_max = 0,
+        .options = {{"dir", "DIR", "where the cluster is (./shelf-cluster)"}},
+        .examples = {"shelf down", "shelf down --dir /tmp/trial"},
+        .run = cmd_down,
+    },
+    {
         .name = "bench",
         .group = "other",
         .synopsis = "all|NAME... [OPTIONS]",

@@ -101,7 +101,7 @@ def test_help():
     text = expect(OK, '--help', says='exit codes').stdout.decode()
     names = [line.split()[0] for part in text.split('\ncommands: ')[1:] for line in part.split('\n\n')[0].splitlines()[1:]]
     check(names == ['create', 'list', 'grow', 'drop', 'access', 'put', 'get', 'del', 'scan', 'append', 'tail', 'status',
-                    'clients', 'verify', 'dump', 'load', 'bench', 'completion'], f'commands {names}')
+                    'clients', 'verify', 'dump', 'load', 'up', 'start', 'kill', 'down', 'bench', 'completion'], f'commands {names}')
     for name in names:
         for arguments in ((name, '--help'), ('help', name)):
             text = expect(OK, *arguments, says='examples').stdout.decode()

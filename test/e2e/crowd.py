@@ -246,6 +246,10 @@ def test_two_hundred():
         # A round has one of each of them and at most 64 of the greedy one, which has 512 under way: three quarters are theirs.
         check(beside['greedy'] > 0 and 4 * beside['all'] >= alone['all'], 'a greedy one leaves the others their turns',
               f'{alone} {beside}')
+    # What takes a thousand times as long costs its own client, not the others: about 1,000 of theirs for each. Without shares it
+    # were 12, whatever the machine.
+    beside = crowd(daemon, 20, 1, time_ms, 'lines')
+    check(beside and beside['greedy'] > 0 and beside['all'] >= 100 * beside['greedy'], 'a costly one costs the others little', str(beside))
     wait_until(lambda: daemon.has()['fds'] < 60, 20, 'all to be gone')
     check(daemon.end() == 0, 'end')
 

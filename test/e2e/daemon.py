@@ -523,7 +523,7 @@ def test_completion():
     def complete(*words):
         script = f'. {bash}; compopt() {{ :; }}; COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _shelf; echo ${{COMPREPLY[@]}}'
         return run(['bash', '-c', script]).stdout.split()
-    check(complete('shelf', 'st') == ['status'], 'bash completes a command', str(complete('shelf', 'st')))
+    check(complete('shelf', 'sta') == ['status', 'start'], 'bash completes a command', str(complete('shelf', 'sta')))
     check(set(names) <= set(complete('shelf', "''")), 'bash knows all commands', str(names))
     check(complete('shelf', 'tail', '--f') == ['--from', '--follow'], 'bash completes options', str(complete('shelf', 'tail', '--f')))
     zsh = write('c.zsh', expect(OK, 'completion', 'zsh'))

@@ -388,29 +388,81 @@ static void test_threads_of_a_guest(void **state) {
     assert_int_equal(shelf_close(node), SHELF_OK);
 }
 
+// Sends asynchronous commits and polls for their ends.
+static void commits_polled(shelf *s, shelf_region region, unsigned commits, unsigned window) {
+    unsigned sent = 0, done = 0;
+    while (done < commits) {
+        while (sent < commits && sent - done < window) {
+            shelf_tx *tx;
+            CHECK(shelf_begin(s, SHELF_READ_WRITE, &tx) == SHELF_OK);
+            CHECK(shelf_add(tx, shelf_addr_make(region, 0), 1) == SHELF_OK);
+            CHECK(shelf_commit_async(tx, sent++) == SHELF_OK);
+        }
+        struct pollfd fd = {.fd = shelf_completion_fd(s), .events = POLLIN};
+        CHECK(poll(&fd, 1, 30000) == 1);
+        struct shelf_completion completions[64];
+        size_t count = shelf_completions(s, completions, 64);
+        for (size_t i = 0; i < count; i++)
+            CHECK(completions[i].result == SHELF_OK);
+        done += (unsigned)count;
+    }
+}
+
 static void test_asynchronous_commits_of_a_guest(void **state) {
     (void)state;
     enum { COMMITS = 5000, WINDOW = 256 };
     shelf *node = open_shelf(), *guest = open_shelf();
     shelf_region region = open_region(node);
-    unsigned sent = 0, done = 0;
-    while (done < COMMITS) {
-        while (sent < COMMITS && sent - done < WINDOW) {
-            shelf_tx *tx;
-            assert_int_equal(shelf_begin(guest, SHELF_READ_WRITE, &tx), SHELF_OK);
-            assert_int_equal(shelf_add(tx, shelf_addr_make(region, 0), 1), SHELF_OK);
-            assert_int_equal(shelf_commit_async(tx, sent++), SHELF_OK);
-        }
-        struct pollfd fd = {.fd = shelf_completion_fd(guest), .events = POLLIN};
-        assert_int_equal(poll(&fd, 1, 30000), 1);
-        struct shelf_completion completions[64];
-        size_t count = shelf_completions(guest, completions, 64);
-        for (size_t i = 0; i < count; i++)
-            assert_int_equal(completions[i].result, SHELF_OK);
-        done += (unsigned)count;
-    }
+    commits_polled(guest, region, COMMITS, WINDOW);
     assert_int_equal(word_get(node, region, 0), COMMITS);
     assert_int_equal(shelf_close(guest), SHELF_OK);
+    assert_int_equal(shelf_close(node), SHELF_OK);
+}
+
+static void *poller(void *context) {
+    struct crew *crew = context;
+    commits_polled(crew->s, crew->region, crew->rounds, 40);
+    return NULL;
+}
+
+// Who polls takes answers itself, unless somebody else is at it; nobody's answer may stay behind.
+static void test_polling_beside_waiting(void **state) {
+    (void)state;
+    enum { THREADS = 4, ROUNDS = 400, POLLED = 2000 };
+    shelf *node = open_shelf(), *guest = open_shelf();
+    shelf_region region = open_region(node);
+    struct crew crews[THREADS];
+    pthread_t threads[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        crews[i] = (struct crew){guest, region, i, i == 0 ? POLLED : ROUNDS};
+        pthread_create(&threads[i], NULL, i == 0 ? poller : adder, &crews[i]);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(word_get(guest, region, 0), POLLED);
+    assert_int_equal(word_get(guest, region, 64), (THREADS - 1) * ROUNDS);
+    assert_int_equal(shelf_close(guest), SHELF_OK);
+    assert_int_equal(shelf_close(node), SHELF_OK);
+}
+
+// Nobody polls any more: a close, and a full window, do not need it.
+static void test_polling_once(void **state) {
+    (void)state;
+    enum { COMMITS = 300 };
+    shelf *node = open_shelf(), *guest = open_shelf();
+    shelf_region region = open_region(node);
+    assert_true(shelf_completion_fd(guest) >= 0);
+    shelf_session *session;
+    assert_int_equal(shelf_session_open(guest, "polls once", &session), SHELF_OK);
+    for (unsigned i = 0; i < COMMITS; i++) {
+        shelf_tx *tx;
+        assert_int_equal(shelf_session_begin(session, SHELF_READ_WRITE, &tx), SHELF_OK);
+        assert_int_equal(shelf_add(tx, shelf_addr_make(region, 0), 1), SHELF_OK);
+        assert_int_equal(shelf_commit_async(tx, i), SHELF_OK);
+    }
+    shelf_session_close(session);
+    assert_int_equal(shelf_close(guest), SHELF_OK);
+    assert_int_equal(word_get(node, region, 0), COMMITS);
     assert_int_equal(shelf_close(node), SHELF_OK);
 }
 
@@ -458,6 +510,25 @@ static void test_another_takes_over(void **state) {
         assert_int_equal(shelf_stats_get(s, &stats), SHELF_OK);
     while (stats.replicas_held > 1);
     assert_int_equal(word_get(s, region, 8), 42);
+    assert_int_equal(shelf_close(s), SHELF_OK);
+}
+
+// The node is killed while commits of one who polls are on their way, who is the next one: each ends once, with OK.
+static void test_polling_across_a_takeover(void **state) {
+    (void)state;
+    enum { COMMITS = 3000 };
+    pid_t node = child_start(node_body);
+    AWAIT(atomic_load(&board->ready) == 1);
+    shelf *s = open_shelf();
+    struct crew crew = {s, open_region(s), 0, COMMITS};
+    pthread_t thread;
+    pthread_create(&thread, NULL, poller, &crew);
+    uint64_t begun = shelf_applied(s);
+    AWAIT(shelf_applied(s) > begun + 3);
+    child_kill(node);
+    pthread_join(thread, NULL);
+    assert_true(is_node(s));
+    assert_int_equal(word_get(s, crew.region, 0), 41 + COMMITS);
     assert_int_equal(shelf_close(s), SHELF_OK);
 }
 
@@ -766,6 +837,9 @@ int main(void) {
         TEST(test_large_transactions),
         TEST(test_threads_of_a_guest),
         TEST(test_asynchronous_commits_of_a_guest),
+        TEST(test_polling_beside_waiting),
+        TEST(test_polling_once),
+        TEST(test_polling_across_a_takeover),
         TEST(test_another_takes_over),
         TEST(test_no_addition_is_lost_or_doubled),
         TEST(test_sessions_follow_their_program_to_the_next_node),
