@@ -92,7 +92,8 @@ class Cluster:
             self.nodes[node] = Server(f'node-{node}', [
                 *net.inside(node - 1), shelfd, '--data', os.path.join(directory, f'data-{node}'), '--socket', self.socket(node),
                 '--node-address', f'{net.addresses[node - 1]}:{net.port(node - 1)}', '--etcd', client, '--cluster', 'chaos',
-                '--node-id', str(node), '--copies', str(count), '--log-format', 'json'], directory)
+                '--node-id', str(node), '--copies', str(count), '--checkpoint-interval', '2s',
+                '--log-format', 'json'], directory)
 
     def socket(self, node):
         return os.path.join(self.directory, f'sock-{node}')
