@@ -185,8 +185,16 @@ void core_reply_direct(struct core *core, uint64_t token, shelf_result result, e
     core_reply_out(core, &reply);
 }
 
+void core_durability_say(const struct core *core, struct reply *reply) {
+    if (core->cluster.on && reply->receipt.durability == SHELF_DURABLE_LOCAL &&
+        core->cluster.group.known.member_count > 1) {
+        reply->receipt.durability = SHELF_DURABLE_MAJORITY;
+    }
+}
+
 void core_reply(struct core *core, const struct reply *reply) {
     struct reply copy = *reply;
+    core_durability_say(core, &copy);
     if (forward_reply(core, &copy)) {
         core_reply_out(core, &copy);
     }

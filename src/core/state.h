@@ -403,6 +403,8 @@ void core_issue(struct core *core, struct io *io, uint32_t purpose);
 /* An answer to what was admitted, in this step. In a cluster it may be for another node (forward.h). */
 void core_reply(struct core *core, const struct reply *reply);
 void core_reply_result(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
+/* What was acknowledged is on q disks of the set (rule L4); in a set of one, on this one's only. */
+void core_durability_say(const struct core *core, struct reply *reply);
 /* With the program's own token. */
 void core_reply_out(struct core *core, const struct reply *reply);
 void core_reply_direct(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
