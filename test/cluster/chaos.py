@@ -255,10 +255,10 @@ class Chaos:
     def rolled(self):
         """All nodes are started anew, one after the other, each when all are in sync."""
         for node, server in self.cluster.nodes.items():
+            healed_until(lambda: in_sync(self.clients, self.cluster), 'all nodes to be in sync', HEAL_S, self.cluster)
             self.injury('roll', node=node)
             server.end()
             server.start()
-            healed_until(lambda: in_sync(self.clients, self.cluster), 'all nodes to be in sync', HEAL_S, self.cluster)
 
     def stopped(self, kind, server):
         self.injury(kind, server=server.name)
