@@ -90,9 +90,13 @@ static size_t cluster_size(const struct sizes *sizes) {
            PEER_PART_BYTES_MAX + align_up(sizes->roots_max, PAGE_SIZE) + (size_t)2 * TABLE_BLOCK_SIZE;
 }
 
+static size_t batch_count(const struct core_config *config) {
+    return config->cluster ? BATCHES_CLUSTER : BATCHES;
+}
+
 static void carve_core(struct carver *carver, const struct core_config *config, const struct sizes *sizes) {
     struct core *core = carve(carver, sizeof(struct core));
-    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+    for (size_t i = 0; i < batch_count(config); i++) {
         carve_batch(carver, &core->batches[i], sizes);
     }
     if (config->cluster) {
@@ -123,7 +127,7 @@ size_t core_size(const struct core_config *config) {
         align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
         align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
     size_t cluster = config->cluster ? cluster_size(&sizes) : 0;
-    return fixed + cluster + ARRAY_COUNT(((struct core *)0)->batches) * batch + PAGE_SIZE + ZERO_BYTES +
+    return fixed + cluster + batch_count(config) * batch + PAGE_SIZE + ZERO_BYTES +
            CHECKPOINT_IOS * CHECKPOINT_IO_BYTES + align_up(sizes.roots_max, PAGE_SIZE) +
            (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
            align_up(sizes.copies_max * sizeof(struct copied_page), PAGE_SIZE) +
@@ -144,7 +148,7 @@ struct core *core_init(void *memory, const struct core_config *config, struct im
     core->image = image;
     core->maps = maps;
     core->building = &core->batches[0];
-    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+    for (size_t i = 0; i < batch_count(config); i++) {
         overlay_reset(&core->batches[i].overlay);
     }
     log_init(core);
@@ -185,8 +189,16 @@ void core_reply_direct(struct core *core, uint64_t token, shelf_result result, e
     core_reply_out(core, &reply);
 }
 
+void core_durability_say(const struct core *core, struct reply *reply) {
+    if (core->cluster.on && reply->receipt.durability == SHELF_DURABLE_LOCAL &&
+        core->cluster.group.known.member_count > 1) {
+        reply->receipt.durability = SHELF_DURABLE_MAJORITY;
+    }
+}
+
 void core_reply(struct core *core, const struct reply *reply) {
     struct reply copy = *reply;
+    core_durability_say(core, &copy);
     if (forward_reply(core, &copy)) {
         core_reply_out(core, &copy);
     }
@@ -335,7 +347,7 @@ static void on_tick(struct core *core, const struct event *event) {
  * or for the step that ends the hold. That step goes on with all that there is. */
 static bool joined_only(const struct core *core, const struct event *event, uint32_t tx_count_before) {
     return event->kind == EVENT_SUBMIT && core->building->tx_count > tx_count_before &&
-           (core->log.writing != NULL || event->hold_record) &&
+           ((core->log.writing != NULL && !log_may_go_on(core)) || event->hold_record) &&
            (core->log.applying == NULL || core->defer_apply);
 }
 
@@ -360,7 +372,9 @@ static void go_on(struct core *core, const struct event *event) {
     }
     bool may_write = !core->cluster.on || (core->serving && !cluster_held(core));
     if (core->building->tx_count > 0 && !event->hold_record && may_write) {
+        log_go_on(core);
         log_write(core, RECORD_DATA);
+        cluster_sent(core);
     }
     if (!core->stopped) {
         log_background(core);
