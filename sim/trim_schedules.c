@@ -120,7 +120,7 @@ static void begin(uint32_t nodes, uint32_t members, uint32_t min_copies, uint32_
 static void leave_behind(uint64_t away, uint64_t records) {
     cluster_node_crash(node_of(away), true);
     uint64_t before = node_of(1)->status.last;
-    while (node_of(1)->status.last < before + records) {
+    while (node_of(1)->status.last < before + records) { // (bounded: commits are)
         commits(1, 5);
         checkpoints();
     }
@@ -272,7 +272,8 @@ static void later_checkpoint_in_the_transfer(void) {
     }
     SIM_CHECK(node_of(3)->status.installs && !node_of(3)->restarts, "node 3 should still be in the middle");
     uint64_t before = node_of(1)->status.checkpoint, last = node_of(1)->status.last;
-    while (node_of(1)->status.last < last + 8) {
+    for (uint32_t i = 0; node_of(1)->status.last < last + 8; i++) {
+        SIM_CHECK(i < ROUNDS_MAX, "node 1 should append records");
         struct cluster_client *client = &world.clients[0];
         client->node = 1;
         cluster_client_act(&world, 0);
@@ -306,15 +307,17 @@ static void primary_closed(void) {
 // Nobody is left to take over, or to commit what is in the log: a node closes all the same, and does not call it clean.
 static void closed_alone(void) {
     begin(3, 3, 3, 3);
-    cluster_node_crash(node_of(2), false);
-    cluster_node_crash(node_of(3), false);
     struct cluster_client *client = &world.clients[0];
     uint64_t before = node_of(1)->status.last;
-    while (node_of(1)->status.last == before) { // a record that nobody else has
+    for (uint32_t i = 0; node_of(1)->status.last == before; i++) { // a record that nobody else gets
+        SIM_CHECK(i < ROUNDS_MAX, "node 1 should append a record");
+        round_of(0, 0);
+        before = node_of(1)->status.last;
         client->node = 1;
         cluster_client_act(&world, 0);
-        round_of(0, 0);
     }
+    cluster_node_crash(node_of(2), false);
+    cluster_node_crash(node_of(3), false);
     uint64_t begin_ms = world.net.now_ms;
     cluster_node_close(node_of(1));
     while (node_of(1)->alive) {
