@@ -89,7 +89,7 @@ static bool shelfd_find(char ret_path[UP_PATH_MAX]) {
 
 static void etcd_url(const struct up_state *state, bool peer, char ret_url[URL_MAX]) {
     (void)snprintf(ret_url, URL_MAX, "http://127.0.0.1:%u",
-                   peer ? state->etcd_peer_port : state->etcd_client_port);
+                   (unsigned)(peer ? state->etcd_peer_port : state->etcd_client_port));
 }
 
 static int etcd_start(const struct call *call, struct up_state *state) {
