@@ -77,14 +77,23 @@ static bool node_event(struct cluster_node *node, struct event *event) {
         effects.replies += count;
         effects.reply_count -= count;
         for (uint32_t i = 0; i < count; i++) {
-            cluster_client_on_reply(world, node, &replies[i]);
+            if (world->on_reply) {
+                world->on_reply(&replies[i]);
+            } else {
+                cluster_client_on_reply(world, node, &replies[i]);
+            }
         }
     }
     return effects.refused;
 }
 
-bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token) {
-    struct event event = {.kind = EVENT_SUBMIT, .request = bytes, .request_size = size, .token = token};
+bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token,
+                    const struct credentials *credentials) {
+    struct event event = {.kind = EVENT_SUBMIT,
+                          .request = bytes,
+                          .request_size = size,
+                          .token = token,
+                          .credentials = credentials};
     return !node_event(node, &event);
 }
 
@@ -168,6 +177,7 @@ static void node_start(struct cluster_node *node) {
                                    .group = net_group_config(&world->net, node->id, world->plan.copies,
                                                              world->plan.min_copies,
                                                              world->plan.flight_records_max),
+                                   .forward_ms = world->plan.forward_ms,
                                    .cheap_memory = true};
     memcpy(config->incarnation, node->incarnation, sizeof(config->incarnation));
     node->memory_size = core_size(config);
@@ -384,9 +394,10 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.alignment = random_chance(&random, 2, 3) ? 512 : 4096;
     plan.flight_records_max = (uint32_t)random_between(&random, 1, 3);
     plan.tick_ms_max = (uint32_t)random_between(&random, 4, 20);
+    plan.forward_ms = (uint32_t)random_between(&random, 100, 2000);
     plan.net_chance = (uint32_t)random_between(&random, 300, 450);
     plan.io_chance = (uint32_t)random_between(&random, 250, 400);
-    plan.client_chance = (uint32_t)random_between(&random, 20, 80);
+    plan.client_chance = (uint32_t)random_between(&random, 20, 150);
     plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
     if (random_chance(&random, 1, 10)) {
@@ -452,9 +463,42 @@ static void world_free(struct cluster_world *world) {
         free(world->payloads[i]);
     }
     free(world->payloads);
+    free(world->attempts);
     free(world->graves);
     net_free(&world->net);
     memset(world, 0, sizeof(*world));
+}
+
+// ---- For schedules
+
+void cluster_world_begin(struct cluster_world *world, const struct cluster_plan *plan) {
+    world_free(world); // (of a run that failed)
+    world_init(world, plan);
+}
+
+void cluster_world_end(struct cluster_world *world) {
+    world_free(world);
+}
+
+void cluster_node_tick(struct cluster_node *node) {
+    struct event event = {.kind = EVENT_TICK};
+    node_event(node, &event);
+}
+
+void cluster_node_run(struct cluster_node *node) {
+    while (node->alive && (node->more || node->flight_count > 0)) {
+        struct event event = {.kind = EVENT_GO_ON};
+        if (node->more) {
+            node_event(node, &event);
+        } else {
+            io_complete(node, 0);
+        }
+    }
+}
+
+void cluster_node_restart(struct cluster_node *node) {
+    node_crash(node, false);
+    node_start(node);
 }
 
 // Q6: faults end, and everything that was down comes back.
@@ -481,8 +525,7 @@ static void heal(struct cluster_world *world) {
 
 struct cluster_result cluster_world_run(const struct cluster_plan *plan) {
     static struct cluster_world world;
-    world_free(&world); // (of a run that failed)
-    world_init(&world, plan);
+    cluster_world_begin(&world, plan);
     for (uint32_t steps = 0; steps < plan->steps; steps++) {
         world_step(&world);
     }

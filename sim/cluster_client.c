@@ -10,13 +10,15 @@
 #include "base/sometimes.h"
 #include "cluster.h"
 #include "wire/request.h"
+#include "wire/system_region.h"
 
-enum client_state { CLIENT_IDLE, CLIENT_OPENS, CLIENT_CREATES, CLIENT_COMMITS, CLIENT_READS };
+enum client_state { CLIENT_IDLE, CLIENT_OPENS, CLIENT_CREATES, CLIENT_COMMITS, CLIENT_HAUNTS, CLIENT_READS };
 
 #define REGION_PAGES     8u
 #define REGION_PAGES_MAX 64u
 #define WRITE_MAX        20000u
 #define GIVE_UP_MS       900u
+#define BOARD_LINES      3u
 
 bool cluster_client_idle(const struct cluster_world *world, uint32_t number) {
     return world->clients[number].state == CLIENT_IDLE &&
@@ -27,18 +29,33 @@ static uint64_t counter_address(const struct cluster_world *world, uint32_t numb
     return shelf_addr_make((shelf_region)world->region, 2 * PAGE_SIZE + number * (uint64_t)LINE_SIZE);
 }
 
-static void attempt(struct cluster_world *world, struct cluster_client *client, enum client_state state) {
+// Lines that all programs read and write.
+static uint64_t board_address(const struct cluster_world *world, uint64_t place) {
+    return shelf_addr_make((shelf_region)world->region, PAGE_SIZE + place * LINE_SIZE);
+}
+
+static void await_answer(struct cluster_world *world, struct cluster_client *client,
+                         enum client_state state) {
     client->state = state;
     client->since_ms = world->net.now_ms;
-    client->attempt = ++world->attempts;
-    client->token = client->attempt << 8 | (uint64_t)(client - world->clients);
+    client->token = ++world->tokens << 8 | (uint64_t)(client - world->clients);
+}
+
+// Every second program is a user's, the others are the node's own.
+static uint32_t user_of(const struct cluster_world *world, const struct cluster_client *client) {
+    uint64_t number = (uint64_t)(client - world->clients);
+    return number % 2 == 1 ? (uint32_t)(1000 + number) : 0;
 }
 
 static void submit(struct cluster_world *world, struct cluster_client *client, enum client_state state,
                    const void *bytes, size_t size) {
     struct cluster_node *node = &world->nodes[client->node - 1];
-    attempt(world, client, state);
-    if (!cluster_submit(node, bytes, size, client->token) && client->state == state) {
+    const uint32_t groups[3] = {7, 8, 9};
+    const struct credentials credentials = {
+        .user = user_of(world, client), .group = 100, .group_count = 3, .groups = groups};
+    await_answer(world, client, state);
+    if (!cluster_submit(node, bytes, size, client->token, credentials.user ? &credentials : NULL) &&
+        client->state == state) {
         client->state = CLIENT_IDLE; // no room now
     }
 }
@@ -59,46 +76,110 @@ static void region_create(struct cluster_world *world, struct cluster_client *cl
     submit(world, client, CLIENT_CREATES, &request, sizeof(request));
 }
 
-static void commit(struct cluster_world *world, struct cluster_client *client) {
-    static _Alignas(8) uint8_t bytes[sizeof(struct commit_request) + 256 + WRITE_MAX + 64];
+// ---- Commits
+
+// Mostly it reads now; sometimes it has read a while ago, there or elsewhere.
+static void image_look(struct cluster_world *world, struct cluster_client *client) {
+    const struct cluster_node *node = &world->nodes[client->node - 1];
+    if (client->read_node == 0 || !random_chance(&world->random, 1, client->read_node == node->id ? 3 : 20)) {
+        client->read_node = node->id;
+        client->read_index = node->applied_seen;
+        client->read_epoch = atomic_load_explicit(&node->image->epoch, memory_order_relaxed);
+    }
+}
+
+static void bytes_add(struct cluster_client *client, const void *bytes, size_t size) {
+    memcpy(client->request + client->request_size, bytes, size);
+    client->request_size += size;
+}
+
+static void range_add(struct cluster_client *client, uint64_t address, const void *bytes, uint32_t size) {
+    const struct record_range range = {.address = address, .size = size};
+    const uint64_t zero = 0;
+    bytes_add(client, &range, sizeof(range));
+    bytes_add(client, bytes, size);
+    bytes_add(client, &zero, align_up(size, 8) - size);
+}
+
+static void lines_choose(struct cluster_world *world, uint32_t number, struct cluster_attempt *attempt) {
+    if (random_chance(&world->random, 1, 3)) {
+        attempt->lines[attempt->line_count++] = counter_address(world, number) >> LINE_SHIFT;
+    }
+    if (random_chance(&world->random, 1, 2)) {
+        attempt->lines[attempt->line_count++] =
+            board_address(world, random_below(&world->random, BOARD_LINES)) >> LINE_SHIFT;
+    }
+}
+
+static void request_make(struct cluster_world *world, struct cluster_client *client, uint64_t sequence) {
+    static uint8_t bytes[WRITE_MAX];
     uint32_t number = (uint32_t)(client - world->clients);
     const struct cluster_node *node = &world->nodes[client->node - 1];
-    bool large = net_chance(&world->net, world->plan.large_chance);
-    bool reads = random_chance(&world->random, 1, 3);
-    uint32_t size = (uint32_t)random_between(&world->random, 1, large ? WRITE_MAX : 100);
+    struct cluster_attempt *attempt = cluster_attempt_new(world, number);
+    image_look(world, client);
+    lines_choose(world, number, attempt);
+    attempt->sequence = sequence;
+    attempt->index = client->read_index;
+    attempt->other_life =
+        client->read_epoch != atomic_load_explicit(&node->image->epoch, memory_order_relaxed);
+    attempt->ghost = sequence != client->sequence;
+    client->attempt = attempt->number;
     struct commit_request head = {.session = client->session,
                                   .holder = client->holder,
-                                  .sequence = client->sequence,
-                                  .index = node->applied_seen,
-                                  .epoch = atomic_load_explicit(&node->image->epoch, memory_order_relaxed),
-                                  .line_count = reads,
-                                  .operation_count = 1,
-                                  .range_count = 1};
-    size_t used = sizeof(head);
-    memset(bytes, 0, sizeof(bytes));
-    if (reads) {
-        uint64_t line = counter_address(world, number) >> LINE_SHIFT;
-        memcpy(bytes + used, &line, sizeof(line));
-        used += sizeof(line);
-    }
+                                  .sequence = sequence,
+                                  .index = client->read_index,
+                                  .epoch = client->read_epoch,
+                                  .line_count = attempt->line_count,
+                                  .operation_count = 1};
+    client->request_size = sizeof(head);
+    bytes_add(client, attempt->lines, attempt->line_count * sizeof(attempt->lines[0]));
     struct request_operation operation = {
         .address = counter_address(world, number), .operand = 1, .code = OPERATION_ADD};
-    memcpy(bytes + used, &operation, sizeof(operation));
-    used += sizeof(operation);
+    bytes_add(client, &operation, sizeof(operation));
+    size_t ranges_begin = client->request_size;
+    bool large = net_chance(&world->net, world->plan.large_chance);
+    uint32_t size = (uint32_t)random_between(&world->random, 8, large ? WRITE_MAX : 100);
     uint64_t offset = 3 * PAGE_SIZE + random_below(&world->random, (REGION_PAGES - 3) * PAGE_SIZE - size);
-    struct record_range range = {.address = shelf_addr_make((shelf_region)world->region, offset),
-                                 .size = size};
-    memcpy(bytes + used, &range, sizeof(range));
-    random_fill(&world->random, bytes + used + sizeof(range), size);
-    head.ranges_size = (uint32_t)(sizeof(range) + align_up(size, 8));
-    used += head.ranges_size;
-    head.header = (struct request_header){.size = (uint32_t)used, .kind = REQUEST_COMMIT};
-    memcpy(bytes, &head, sizeof(head));
-    submit(world, client, CLIENT_COMMITS, bytes, used);
+    random_fill(&world->random, bytes, size);
+    memcpy(bytes, &attempt->number, sizeof(attempt->number));
+    range_add(client, shelf_addr_make((shelf_region)world->region, offset), bytes, size);
+    head.range_count = 1;
+    if (random_chance(&world->random, 1, 3)) {
+        range_add(client, board_address(world, random_below(&world->random, BOARD_LINES)), &attempt->number,
+                  sizeof(attempt->number));
+        head.range_count++;
+    }
+    head.ranges_size = (uint32_t)(client->request_size - ranges_begin);
+    head.header = (struct request_header){.size = (uint32_t)client->request_size, .kind = REQUEST_COMMIT};
+    memcpy(client->request, &head, sizeof(head));
+    client->sent_node = node->id;
+}
+
+// What has no answer yet is sent again as it was, if the node is the same, or made anew.
+static void commit(struct cluster_world *world, struct cluster_client *client, bool again) {
+    if (!again || client->sent_node != client->node || random_chance(&world->random, 1, 3)) {
+        request_make(world, client, client->sequence);
+    } else {
+        SOMETIMES(CLUSTER_SIM_SENT_AGAIN);
+        struct cluster_attempt *attempt = cluster_attempt_of(world, client->attempt);
+        const struct cluster_node *node = &world->nodes[client->node - 1];
+        attempt->other_life |=
+            client->read_epoch != atomic_load_explicit(&node->image->epoch, memory_order_relaxed);
+    }
+    submit(world, client, CLIENT_COMMITS, client->request, client->request_size);
+}
+
+// A sequence that was answered long ago comes once more: it has no effect (K4).
+static void ghost(struct cluster_world *world, struct cluster_client *client) {
+    uint64_t back = random_below(&world->random, min_u64(client->effects, 2 * SHELF_SESSION_WINDOW));
+    client->ghost = client->effects - back;
+    request_make(world, client, client->ghost);
+    client->sent_node = 0;
+    submit(world, client, CLIENT_HAUNTS, client->request, client->request_size);
 }
 
 static void read_begin(struct cluster_world *world, struct cluster_client *client) {
-    attempt(world, client, CLIENT_READS);
+    await_answer(world, client, CLIENT_READS);
     client->known_floor = world->answered_last;
     cluster_read(&world->nodes[client->node - 1], client->token);
 }
@@ -119,15 +200,20 @@ static void counter_look(const struct cluster_world *world, const struct cluster
               (unsigned long long)value);
 }
 
+static void elsewhere(struct cluster_world *world, struct cluster_client *client) {
+    if (random_chance(&world->random, 1, 2)) {
+        client->node = 0;
+    }
+}
+
 void cluster_client_act(struct cluster_world *world, uint32_t number) {
     struct cluster_client *client = &world->clients[number];
     if (client->state != CLIENT_IDLE) {
         if (world->net.now_ms - client->since_ms < GIVE_UP_MS) {
             return;
         }
-        client->state =
-            CLIENT_IDLE; // perhaps it is slow, perhaps cut off: elsewhere, under the same sequence
-        client->node = 0;
+        client->state = CLIENT_IDLE; // perhaps it is slow, perhaps cut off: under the same sequence
+        elsewhere(world, client);
     }
     if (client->node == 0) {
         client->node = random_between(&world->random, 1, world->plan.nodes);
@@ -147,10 +233,12 @@ void cluster_client_act(struct cluster_world *world, uint32_t number) {
     } else if (client->session == 0) {
         session_open(world, client);
     } else if (client->sequence != client->effects) {
-        commit(world, client); // again
+        commit(world, client, true);
+    } else if (client->effects > 0 && random_chance(&world->random, 1, 6)) {
+        ghost(world, client);
     } else if (world->net.faults || world->answered_count < 3) {
         client->sequence++;
-        commit(world, client);
+        commit(world, client, false);
     }
 }
 
@@ -180,6 +268,43 @@ static void commit_answered(struct cluster_world *world, struct cluster_client *
     if (reply->result == SHELF_UNKNOWN) {
         SOMETIMES(CLUSTER_SIM_UNKNOWN);
     }
+    if (reply->result == SHELF_CONFLICT) {
+        SOMETIMES(CLUSTER_SIM_CONFLICT);
+        cluster_attempt_refused(world, cluster_attempt_of(world, client->attempt));
+        client->sent_node = 0;
+        client->read_node = 0;
+    }
+}
+
+static void ghost_answered(const struct cluster_client *client, const struct reply *reply) {
+    uint32_t number = (uint32_t)(reply->token & 0xff);
+    bool below = client->ghost + SHELF_SESSION_WINDOW <= client->effects;
+    if (below && reply->result == SHELF_EXPIRED) {
+        SOMETIMES(CLUSTER_SIM_BELOW_WINDOW);
+        return;
+    }
+    SIM_CHECK(reply->result == SHELF_OK || reply->result == SHELF_UNKNOWN ||
+                  reply->result == SHELF_UNAVAILABLE || reply->result == SHELF_IO ||
+                  reply->result == SHELF_NO_SPACE,
+              "Q8: client %u asks for sequence %llu again and gets %s", number,
+              (unsigned long long)client->ghost, shelf_result_name((shelf_result)reply->result));
+    SIM_CHECK(reply->result != SHELF_OK ||
+                  (!below && reply->receipt.replayed && reply->receipt.results[0] == client->ghost),
+              "Q8: sequence %llu of client %u comes again, and its result is %llu",
+              (unsigned long long)client->ghost, number, (unsigned long long)reply->receipt.results[0]);
+}
+
+// Who asked has come along: the session is theirs.
+static void owner_check(const struct cluster_world *world, const struct cluster_client *client,
+                        const struct cluster_node *node) {
+    struct session_header header;
+    memcpy(&header,
+           node->maps[REGION_SYSTEM].memory.data + SYSTEM_SESSIONS_OFFSET +
+               (client->session & 0xffffu) * sizeof(header),
+           sizeof(header));
+    SIM_CHECK(header.id == client->session && header.owner == user_of(world, client),
+              "session %llu belongs to user %u, but was opened by %u", (unsigned long long)client->session,
+              header.owner, user_of(world, client));
 }
 
 void cluster_client_on_reply(struct cluster_world *world, struct cluster_node *node,
@@ -195,13 +320,20 @@ void cluster_client_on_reply(struct cluster_world *world, struct cluster_node *n
     uint32_t state = client->state;
     client->state = CLIENT_IDLE;
     if (reply->result != SHELF_OK && reply->result != SHELF_CONFLICT) {
-        client->node = 0; // another one
+        elsewhere(world, client);
     }
+    SIM_CHECK(reply->result != SHELF_OK || node->applied_seen >= reply->receipt.index,
+              "Q9: client %u is told of record %llu, but sees %llu on node %llu", number,
+              (unsigned long long)reply->receipt.index, (unsigned long long)node->applied_seen,
+              (unsigned long long)node->id);
     if (state == CLIENT_COMMITS) {
         commit_answered(world, client, reply);
+    } else if (state == CLIENT_HAUNTS) {
+        ghost_answered(client, reply);
     } else if (state == CLIENT_OPENS && reply->result == SHELF_OK) {
         client->session = reply->session;
         client->holder = reply->holder;
+        owner_check(world, client, node);
     } else if (state == CLIENT_CREATES && (reply->result == SHELF_OK || reply->result == SHELF_EXISTS)) {
         struct shelf_region_info info;
         bool found = core_region_find(node->core, "books", &info);

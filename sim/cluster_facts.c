@@ -60,11 +60,12 @@ void cluster_facts_written(struct cluster_node *node, const struct io *io) {
 
 // ---- The committed log
 
-static void replay(struct cluster_world *world, const struct seen_record *record) {
+static void replay(struct cluster_world *world, uint64_t index, const struct seen_record *record) {
     size_t at = 0;
     while (at < record->size) {
         const struct record_tx *tx = (const void *)(record->payload + at);
         at += sizeof(*tx);
+        cluster_attempts_tx(world, index, tx);
         for (uint32_t i = 0; i < tx->range_count; i++) {
             const struct record_range *range = (const void *)(record->payload + at);
             uint32_t number = shelf_addr_region(range->address);
@@ -127,7 +128,7 @@ static void on_commit(struct cluster_node *node, uint64_t index) {
     world->committed[index] = *record;
     world->committed_in[index] = node->status.epoch;
     world->committed_last = index;
-    replay(world, record);
+    replay(world, index, record);
 }
 
 static void on_lead(struct cluster_node *node, uint64_t epoch) {
@@ -162,6 +163,7 @@ void cluster_facts_step(struct cluster_node *node) {
               (unsigned long long)node->id, (unsigned long long)node->applied_seen,
               (unsigned long long)applied);
     node->applied_seen = applied;
+    cluster_attempts_floor(node);
 }
 
 // Q7, as far as it can be seen now.

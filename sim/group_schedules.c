@@ -150,6 +150,81 @@ static void old_epoch_committed_by_counting(void) {
     elected(2, 3);
 }
 
+// A backup has a record that nobody else has, and its index is given out again: what it says of its log's end counts for nothing.
+static void stale_tail_acknowledged(void) {
+    begin(3);
+    group_append(node_of(1));
+    letters(1, 2, true);
+    letters(1, 3, false);
+    disk(2);
+    letters(2, 1, false);
+    group_crash(node_of(1)); // its own disk did not get it
+    group_start(node_of(1));
+    registers();
+    elected(3, 1); // r of 3, neither of which has it
+    letters(3, 1, false);
+    disk(3);
+    letters(3, 2, true);
+    disk(2);
+    letters(2, 3, true);
+    tick(3, 30);
+    letters(3, 2, true);
+    letters(2, 3, true);
+}
+
+// What was acknowledged to a primary in its former life comes late, when the index is another record's.
+static void acknowledgement_of_an_earlier_epoch(void) {
+    begin(3);
+    group_append(node_of(1));
+    letters(1, 2, true);
+    letters(1, 3, false);
+    disk(2);
+    struct letter kept[8];
+    uint32_t count = 0;
+    while (world.net.letter_count > 0 && count < ARRAY_COUNT(kept)) {
+        letter_take(0, &kept[count++]);
+    }
+    group_crash(node_of(1));
+    group_start(node_of(1));
+    registers();
+    elected(1, 3);
+    letters(1, 0, false);
+    disk(1);
+    for (uint32_t i = 0; i < count; i++) {
+        net_letter_end(&world.net, &kept[i], kept[i].to == 1);
+    }
+}
+
+// The others have what is committed, the primary's own disk does not yet; then the set is to be one that may be led by it alone.
+static void primary_behind_the_floor_changes_the_set(void) {
+    begin(3);
+    for (uint32_t i = 0; i < 2; i++) { // (one may be on its disk after a crash all the same)
+        group_append(node_of(1));
+        for (uint64_t other = 2; other <= 3; other++) {
+            letters(1, other, true);
+            disk(other);
+            letters(other, 1, true);
+        }
+    }
+    SIM_CHECK(world.answered_last > 0, "node 1 should have answered");
+    for (uint32_t i = 0; i < 20 && world.net.op_count == 0; i++) {
+        tick(1, 30);
+        letters(1, 2, true);
+        letters(2, 1, true);
+        letters(1, 3, false);
+    }
+    registers();
+    letters(0, 0, false);
+    group_crash(node_of(1));
+    group_start(node_of(1));
+    for (uint32_t i = 0; i < 20; i++) {
+        registers();
+        disk(1);
+        letters(1, 0, false);
+        tick(1, 30);
+    }
+}
+
 // A record was on its way to a backup's disk when it promised a later epoch.
 static void append_completes_in_a_newer_epoch(void) {
     begin(3);
@@ -241,6 +316,9 @@ static const struct {
     void (*run)(void);
 } schedules[] = {
     {"old-epoch entry committed by counting", old_epoch_committed_by_counting},
+    {"stale tail acknowledged", stale_tail_acknowledged},
+    {"acknowledgement of an earlier epoch", acknowledgement_of_an_earlier_epoch},
+    {"primary behind the floor changes the set", primary_behind_the_floor_changes_the_set},
     {"append completing in a newer epoch", append_completes_in_a_newer_epoch},
     {"read confirmed by an earlier round", read_confirmed_by_an_earlier_round},
     {"read confirmed by a removed member", read_confirmed_by_a_removed_member},

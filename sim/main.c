@@ -228,26 +228,35 @@ static bool schedule_run(uint32_t number, bool trace, const char **ret_name) {
     if (setjmp(report.escape) != 0) {
         return false;
     }
-    *ret_name = group_schedule_run(number);
+    uint32_t group_count = group_schedule_count();
+    *ret_name =
+        number < group_count ? group_schedule_run(number) : cluster_schedule_run(number - group_count);
     return true;
+}
+
+// Those of the group first, then those of whole nodes.
+static uint32_t schedule_count(void) {
+    return group_schedule_count() + cluster_schedule_count();
 }
 
 static int schedules_run(bool trace) {
     uint32_t failed = 0;
-    for (uint32_t i = 0; i < group_schedule_count(); i++) {
+    for (uint32_t i = 0; i < schedule_count(); i++) {
         const char *name = "";
         bool passed = schedule_run(i, trace, &name);
         failed += !passed;
         printf("%s: %s\n", passed ? name : "failed", passed ? "passed" : report.failure);
     }
-    printf("%u passed, %u failed\n", group_schedule_count() - failed, failed);
+    printf("%u passed, %u failed\n", schedule_count() - failed, failed);
     return failed ? 1 : 0;
 }
 
 // The schedules first: they are quick.
 static bool mutant_found_by_schedule(void) {
     const char *name;
-    for (uint32_t i = 0; i < group_schedule_count(); i++) {
+    uint32_t first = runs == RUNS_CLUSTER ? group_schedule_count() : 0;
+    uint32_t end = runs == RUNS_CLUSTER ? schedule_count() : group_schedule_count();
+    for (uint32_t i = first; i < end; i++) {
         if (!schedule_run(i, false, &name)) {
             return true;
         }
@@ -261,7 +270,7 @@ static bool mutant_job(uint64_t number, char *text, size_t text_size) {
            : mutant_active >= MUTANT_INCARNATION_IGNORED ? RUNS_GROUP
                                                          : RUNS_NODE;
     uint64_t hash;
-    if (runs == RUNS_GROUP && mutant_found_by_schedule()) {
+    if (runs != RUNS_NODE && mutant_found_by_schedule()) {
         shared->mutant_seed[mutant_active] = UINT64_MAX;
         snprintf(shared->mutant_failure[mutant_active], FAILURE_TEXT_MAX, "%s", report.failure);
         return true;

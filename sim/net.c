@@ -74,6 +74,15 @@ static void letter_deliver(struct net *net, const struct letter *letter) {
     net->deliver(net->context, letter->to, &message);
 }
 
+void net_letter_again(struct net *net, const struct letter *letter) {
+    ASSERT(net->letter_count < LETTERS_MAX);
+    struct letter *copy = &net->letters[net->letter_count++];
+    *copy = *letter;
+    copy->bytes = malloc(letter->size);
+    ASSERT(copy->bytes);
+    memcpy(copy->bytes, letter->bytes, letter->size);
+}
+
 void net_letter_end(struct net *net, struct letter *letter, bool arrive) {
     if (arrive) {
         letter_deliver(net, letter);

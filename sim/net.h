@@ -66,6 +66,7 @@ bool net_chance(struct net *net, uint64_t per_1000);
 struct group_config net_group_config(struct net *net, uint64_t node, uint32_t copies, uint32_t min_copies,
                                      uint32_t flight_records_max);
 void net_send(struct net *net, uint64_t from, uint64_t to, const struct peer_message *message); // copied
+void net_letter_again(struct net *net, const struct letter *letter);      // another one, the last of all
 void net_letter_end(struct net *net, struct letter *letter, bool arrive); // taken out already
 void net_step(struct net *net);                                           // one letter arrives, or gets lost
 void net_partition(struct net *net);                                      // another one, or none

@@ -42,12 +42,14 @@
 
 // Of the rules by which nodes agree (docs/protocol.md): `sim --group` has to find them.
 #define MUTANT_GROUP_LIST(X)                                                                              \
+    X(LEADS_WITHOUT_SWAP, "C2: a restarted primary that the register names leads on in its epoch")        \
     X(INCARNATION_IGNORED, "C4: a directory that is new counts for the one that was lost")                \
     X(UNKNOWN_SWAP_IS_LOST, "C3: a swap of unknown outcome is given up for lost")                         \
     X(UNKNOWN_SWAP_IS_WON, "C3: a swap of unknown outcome is taken for won")                              \
     X(OLD_EPOCH_ACCEPTED, "L1: records of an epoch below the promise are taken")                          \
     X(NO_PREVIOUS_CHECK, "L1: the record before the one sent is not compared")                            \
     X(ACK_LAST_INDEX, "L2: the last durable index is acknowledged, checked or not")                       \
+    X(ACK_OF_ANY_EPOCH, "L2: a primary counts what was acknowledged in an earlier epoch")                 \
     X(ACK_RECEIVED, "L2: records are acknowledged before they are durable")                               \
     X(CHECKED_KEPT, "L2: what was checked against one primary counts for the next")                       \
     X(CUT_BY_DUPLICATE, "L3: a delayed record that is there already cuts what follows it")                \
@@ -67,17 +69,28 @@
     X(NO_HOLD, "S1: commits go on while the set is being changed")                                        \
     X(NO_HOLD_OF_READS, "S1: rounds of linearizable reads go on while the set is being changed")          \
     X(NO_FLOOR_CHECK, "S2: the new set's logs are not looked at")                                         \
+    X(NO_OWN_FLOOR_CHECK, "S2: the new set's logs are looked at, but for the primary's own")              \
     X(FLOOR_IS_COMMIT_INDEX, "S2: before the opening record is committed, the commit index is the floor") \
     X(READ_UNCONFIRMED, "R1: a linearizable read is not confirmed by anybody")                            \
     X(ANY_ROUND_CONFIRMS, "R1: a confirmation of an earlier round counts")
 
 // Of nodes of a cluster: `sim --cluster` has to find them.
-#define MUTANT_CLUSTER_LIST(X)                                                                   \
-    X(APPLY_UNCOMMITTED, "L5: a backup shows records that are durable and not committed")        \
-    X(RECOVERY_APPLIES_ALL, "L5: a restarted member takes its whole log for committed")          \
-    X(MIRRORS_NOT_REBUILT, "K1: a new primary does not look into the image for sessions")        \
-    X(LOST_LEAD_SAYS_COMMITTED, "K3: a deposed primary answers OK for records that others lack") \
-    X(SERVES_BEFORE_APPLIED, "T5: a new primary serves before older records are applied")
+#define MUTANT_CLUSTER_LIST(X)                                                                        \
+    X(APPLY_UNCOMMITTED, "L5: a backup shows records that are durable and not committed")             \
+    X(RECOVERY_APPLIES_ALL, "L5: a restarted member takes its whole log for committed")               \
+    X(MIRRORS_NOT_REBUILT, "K1: a new primary does not look into the image for sessions")             \
+    X(LOST_LEAD_SAYS_COMMITTED, "K3: a deposed primary answers OK for records that others lack")      \
+    X(SERVES_BEFORE_APPLIED, "T5: a new primary serves before older records are applied")             \
+    X(PENDING_NOT_LOOKED_UP, "K1: sequences are looked up in the image only")                         \
+    X(FORWARDED_TWICE, "W1: a primary takes a round that it has taken already")                       \
+    X(LINK_IGNORED, "W1: a primary takes rounds of an earlier life of a node")                        \
+    X(FORWARDED_UNCERTIFIED, "K2: what was read on another node is not certified")                    \
+    X(REFUSED_BEFORE_FATE, "K2: a conflict with a pending record is answered before its fate")        \
+    X(OLD_REFUSAL_TAKEN, "W3: a refusal of an older epoch counts after the request was sent again")   \
+    X(LOST_LEAD_SAYS_CONFLICT, "K3: refusals that rest on records which are not committed")           \
+    X(CATALOG_SENT_AGAIN, "W2: a change of the catalog that may be done is sent to the next primary") \
+    X(BELOW_WINDOW_ADMITTED, "K4: a sequence below the window is taken for a new one")                \
+    X(ANSWERED_BEFORE_APPLIED, "W4: an answer is told before the node has applied its record")
 
 enum mutant {
     MUTANT_NONE = 0,

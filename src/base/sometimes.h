@@ -115,12 +115,24 @@
     X(CLUSTER_APPLIED_FROM_MEMORY)        \
     X(CLUSTER_REGION_FOLLOWED)            \
     X(CLUSTER_HISTORY)                    \
+    X(FORWARD_NO_ROOM)                    \
+    X(FORWARD_UNKNOWN)                    \
+    X(FORWARD_RESENT)                     \
+    X(FORWARD_OLD_ANSWER_IGNORED)         \
+    X(FORWARD_OF_OLD_PRIMARY)             \
+    X(FORWARD_TO_SELF)                    \
+    X(FORWARD_WAITED_FOR_APPLIED)         \
+    X(FORWARDED_AGAIN)                    \
+    X(FORWARDED_NO_ROOM)                  \
     X(CLUSTER_SIM_CRASHED)                \
     X(CLUSTER_SIM_CRASHED_IN_RECOVERY)    \
     X(CLUSTER_SIM_WIPED)                  \
     X(CLUSTER_SIM_EIO)                    \
     X(CLUSTER_SIM_UNKNOWN)                \
     X(CLUSTER_SIM_RETRY_COMMITTED_BEFORE) \
+    X(CLUSTER_SIM_SENT_AGAIN)             \
+    X(CLUSTER_SIM_CONFLICT)               \
+    X(CLUSTER_SIM_BELOW_WINDOW)           \
     X(CLUSTER_SIM_READ)
 
 enum sometimes {

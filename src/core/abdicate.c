@@ -2,8 +2,8 @@
 /*
  * abdicate.c: a primary that has lost the lead becomes a backup (rule K3 of the protocol).
  *
- *     ANSWERS  who waits for a record that was appended gets UNKNOWN; who waits for one that was not, UNAVAILABLE: it is to be
- *              sent again, to the next primary
+ *     ANSWERS  who waits for a record that was appended gets UNKNOWN; what waits for one that was not, or for a refusal, is sent to
+ *              the next primary (W5 of forward.h). Other nodes hear nothing of theirs, and ask the next primary
  *     IOS      what is on its way to the disk ends: the last record, files of a region
  *     REGIONS  regions of records that are not committed go. If they are committed by the next primary, they are made as
  *              on any backup
@@ -27,6 +27,9 @@ static void replies_change(struct batch *batch, bool appended) {
         if (unknown && MUTANT(LOST_LEAD_SAYS_COMMITTED)) {
             continue;
         }
+        if (!in_record && MUTANT(LOST_LEAD_SAYS_CONFLICT)) {
+            continue;
+        }
         *reply = (struct reply){.token = reply->token,
                                 .result = unknown ? SHELF_UNKNOWN : SHELF_UNAVAILABLE,
                                 .reason = unknown ? REASON_PRIMARY_LOST : REASON_NOT_PRIMARY};
@@ -40,8 +43,8 @@ static bool answers_next(struct core *core) {
         if (batch->reply_count > 0) {
             if (core->effects->reply_count == 0) {
                 replies_change(batch, batch != core->building);
-                core->effects->replies = batch->replies;
-                core->effects->reply_count = batch->reply_count;
+                core->effects->reply_count = forward_replies(core, batch->replies, batch->reply_count);
+                core->effects->replies = core->effects->reply_count > 0 ? batch->replies : NULL;
                 batch->reply_count = 0;
             }
             core->effects->more = true;
@@ -50,9 +53,12 @@ static bool answers_next(struct core *core) {
     }
     struct cluster *cluster = &core->cluster;
     if (cluster->read_count > 0) {
-        if (core->effects->reply_count == 0) {
-            core_reply_result(core, cluster->reads[--cluster->read_count].token, SHELF_UNAVAILABLE,
-                              REASON_NOT_PRIMARY);
+        uint64_t token = cluster->reads[cluster->read_count - 1].token;
+        if ((token & TOKEN_FORWARDED) || core->effects->reply_count == 0) {
+            cluster->read_count--;
+        }
+        if (!(token & TOKEN_FORWARDED) && core->effects->reply_count == 0) {
+            core_reply_direct(core, token, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
         }
         core->effects->more = true;
         return true;

@@ -5,7 +5,8 @@
  *   A1  Nothing of a request is believed: its sizes add up, its copy is checked, each word is loaded once.
  *   A2  A transaction is certified against everything admitted (versions of the image, lines of both overlays): all
  *       lines it read are unchanged since the index it read at. (Backward certification over a log: Bernstein, Reid,
- *       Das, "Hyder", CIDR 2011, section 3.)
+ *       Das, "Hyder", CIDR 2011, section 3.) An index names what was read only together with the image: of this life of this
+ *       node, or of another node that has applied the same log, which the identity of the last record it had applied proves.
  *   A3  A refusal that rests on a record whose fate is open waits for that fate (rule K2); one that rests on the image
  *       is answered at once.
  *   A4  What is added to the batch is physical: operations are resolved to bytes here, against everything admitted.
@@ -215,7 +216,8 @@ enum verdict {
     VERDICT_CONFLICT,
     VERDICT_CONFLICT_PENDING,
     VERDICT_MALFORMED,
-    VERDICT_DENIED
+    VERDICT_DENIED,
+    VERDICT_LATER, /* cannot be told yet */
 };
 
 /* One line that was read: is it unchanged since `index`, as far as it can be known? (A2) */
@@ -257,19 +259,47 @@ static enum verdict line_certify(struct core *core, struct commit *commit, uint6
     return VERDICT_PASSES;
 }
 
-static enum verdict commit_certify(struct core *core, struct commit *commit, struct batch **ret_pending) {
-    enum verdict verdict = VERDICT_PASSES;
+/* Has the node from which the request comes applied the records of this log, up to where it read? */
+static enum verdict reader_check(const struct core *core, const struct commit *commit) {
+    const struct reader *reader = core->reader;
+    if (reader->epoch == 0 || commit->head.index > reader->index) {
+        return VERDICT_CONFLICT; /* read in another life of that node */
+    }
+    if (reader->index > core->log.last.index || commit->head.index > core->applied) {
+        return VERDICT_LATER; /* it has applied earlier than this node what both know to be committed */
+    }
+    const struct tail_record *record = tail_find(core, reader->index);
+    if (record == NULL) { /* one of the same epoch that is later proves it as well */
+        record = tail_find(core, core->cluster.tail_first);
+    }
+    return record != NULL && record->identity.epoch == reader->epoch ? VERDICT_PASSES : VERDICT_CONFLICT;
+}
+
+/* Do the indexes of what was read mean the same here? */
+static enum verdict image_check(const struct core *core, const struct commit *commit) {
+    if (core->reader != NULL) {
+        return commit->head.line_count > 0 ? reader_check(core, commit) : VERDICT_PASSES;
+    }
     if (commit->head.index > core->applied) {
         return VERDICT_CONFLICT; /* read from an image that this node has not reached */
     }
+    /* Of an earlier life of the node. Floors tell that, too, unless it was read in a record that was lost. */
+    return commit->head.line_count == 0 ||
+                   commit->head.epoch == atomic_load_explicit(&core->image->epoch, memory_order_relaxed)
+               ? VERDICT_PASSES
+               : VERDICT_CONFLICT;
+}
+
+static enum verdict commit_certify(struct core *core, struct commit *commit, struct batch **ret_pending) {
+    enum verdict verdict = image_check(core, commit);
+    if (verdict != VERDICT_PASSES) {
+        return verdict;
+    }
     if (commit->head.line_count > 0) {
-        /* Of an earlier life of the node. Floors tell that, too, unless it was read in a record that was lost. */
-        if (commit->head.epoch != atomic_load_explicit(&core->image->epoch, memory_order_relaxed)) {
-            return VERDICT_CONFLICT;
-        }
         overlays_complete(core);
     }
-    for (uint32_t i = 0; i < commit->head.line_count && !MUTANT(NO_CERTIFY); i++) {
+    for (uint32_t i = 0; i < commit->head.line_count && !MUTANT(NO_CERTIFY) && !MUTANT(FORWARDED_UNCERTIFIED);
+         i++) {
         uint64_t line;
         memcpy(&line, commit->lines + i * sizeof(line), sizeof(line));
         enum verdict found = line_certify(core, commit, line, ret_pending);
@@ -344,7 +374,8 @@ static void commit_add(struct core *core, struct record_tx *tx, const struct com
 
 static void conflict_answer(struct core *core, enum verdict verdict, struct batch *pending, uint64_t token) {
     core->status.conflicts++;
-    if (verdict == VERDICT_CONFLICT_PENDING && !MUTANT(CONFLICT_BEFORE_FATE)) {
+    if (verdict == VERDICT_CONFLICT_PENDING && !MUTANT(CONFLICT_BEFORE_FATE) &&
+        !MUTANT(REFUSED_BEFORE_FATE)) {
         if (pending->reply_count == BATCH_REPLIES_MAX) {
             core->effects->refused = true;
             return;
@@ -389,6 +420,10 @@ static void on_commit(struct core *core, const struct event *event) {
     enum verdict verdict = commit_certify(core, &commit, &pending);
     if (verdict == VERDICT_CONFLICT || verdict == VERDICT_CONFLICT_PENDING) {
         conflict_answer(core, verdict, pending, commit.token);
+        return;
+    }
+    if (verdict == VERDICT_LATER) {
+        core->effects->refused = true;
         return;
     }
     struct batch *batch = core->building;

@@ -262,8 +262,8 @@ static void batch_apply(struct core *core, struct batch *batch) {
     core->log.applied_bytes += batch->log_bytes;
     apply_publish(core, batch->index);
     if (batch->reply_count > 0) { /* else this step may still give immediate ones */
-        core->effects->replies = batch->replies;
-        core->effects->reply_count = batch->reply_count;
+        core->effects->reply_count = forward_replies(core, batch->replies, batch->reply_count);
+        core->effects->replies = core->effects->reply_count > 0 ? batch->replies : NULL;
     }
     overlay_reset(&batch->overlay);
     batch->payload_size = 0;

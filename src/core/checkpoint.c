@@ -509,7 +509,7 @@ static void waiters_answer(struct core *core) {
     for (uint32_t i = 0; i < checkpoint->waiter_count; i++) {
         struct reply reply = {.token = checkpoint->waiters[i],
                               .receipt = {.index = core->superblock.index, .epoch = core->epoch}};
-        core_reply(core, &reply);
+        core_reply_out(core, &reply);
     }
     memcpy(checkpoint->waiters, checkpoint->waiters_next, sizeof(checkpoint->waiters));
     checkpoint->waiter_count = checkpoint->waiter_count_next;
@@ -637,7 +637,7 @@ void checkpoint_on_tick(struct core *core) {
 void checkpoint_on_event(struct core *core, uint64_t token) {
     struct checkpoint *checkpoint = &core->checkpoint;
     if (core->stopped || !core->open) {
-        core_reply_result(core, token, core->stopped ? SHELF_IO : SHELF_UNAVAILABLE,
+        core_reply_direct(core, token, core->stopped ? SHELF_IO : SHELF_UNAVAILABLE,
                           core->stopped ? REASON_NODE_STOPPED : REASON_NODE_NOT_READY);
         return;
     }

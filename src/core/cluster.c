@@ -82,6 +82,7 @@ static void host_log_open(void *context, uint64_t epoch) {
     core->epoch = epoch;
     if (!cluster->leading) {
         cluster->leading = true;
+        cluster->lead = epoch;
         ASSERT(core->log.writing == NULL && core->building->tx_count == 0);
     } else if (core->log.writing != NULL) { /* it waits for its commit; the next one must not */
         ASSERT(core->log.applying == NULL && !core->log.write.busy);
@@ -198,15 +199,27 @@ void cluster_start(struct core *core) {
         cluster->commit_found = core->log.last.index;
     }
     cluster->commit = cluster->commit_found;
+    /* What was read in this life's image is named by an index alone (A2 of admit.c): of the life, any number will do. */
+    uint64_t life;
+    memcpy(&life, config.nonce, sizeof(life));
+    atomic_store_explicit(&core->image->epoch, life, memory_order_relaxed);
     group_init(&cluster->group, &config, &host, cluster->promised, cluster->commit, cluster->now_ms);
 }
 
 /* ---- Events ------------------------------------------------------------------------------------------------------- */
 
-static void on_read(struct core *core, uint64_t token) {
+static void read_refuse(struct core *core, uint64_t token) {
+    if (token & TOKEN_FORWARDED) {
+        forwarded_drop(core, token);
+    } else {
+        core_reply_direct(core, token, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
+    }
+}
+
+void cluster_read_begin(struct core *core, uint64_t token) {
     struct cluster *cluster = &core->cluster;
-    if (!cluster->running || !core->serving || cluster->read_count == READS_MAX) {
-        core_reply_result(core, token, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
+    if (!core->serving || cluster->read_count == READS_MAX) {
+        read_refuse(core, token);
         return;
     }
     struct waiting_read *read = &cluster->reads[cluster->read_count++];
@@ -214,10 +227,20 @@ static void on_read(struct core *core, uint64_t token) {
     uint64_t round = group_read(&cluster->group);
     if (round == 0) {
         cluster->read_count--;
-        core_reply_result(core, token, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
+        read_refuse(core, token);
         return;
     }
     read->round = round;
+}
+
+static void on_read(struct core *core, uint64_t token) {
+    if (core->stopped || !core->cluster.running) {
+        core_reply_direct(core, token, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
+    } else if (core->serving) {
+        cluster_read_begin(core, token);
+    } else {
+        forward_read(core, token);
+    }
 }
 
 void cluster_on_event(struct core *core, const struct event *event) {
@@ -228,6 +251,11 @@ void cluster_on_event(struct core *core, const struct event *event) {
         return;
     } else if (event->kind == EVENT_MESSAGE) {
         group_on_message(&cluster->group, event->message);
+        if (event->message->kind == PEER_FORWARD) {
+            forwarded_on_message(core, event->message);
+        } else if (event->message->kind == PEER_ANSWER) {
+            forward_on_answer(core, event->message);
+        }
         cluster_contact(core);
     } else if (event->kind == EVENT_SWAP) {
         group_on_swap(&cluster->group, (enum swap_result)event->swap_result, event->configuration);
@@ -255,6 +283,7 @@ void cluster_tick(struct core *core, const struct event *event) {
     core->cluster.now_ms = max_u64(core->cluster.now_ms, event->steady_ms);
     if (core->cluster.running && !core->stopped) {
         retries(core);
+        forward_tick(core);
         group_tick(&core->cluster.group, core->cluster.now_ms);
         cluster_contact(core);
     }
@@ -285,7 +314,6 @@ static void serve_begin(struct core *core) {
     }
     core->building->index = core->log.last.index + 1;
     core->opened_ms = core->now_ms;
-    atomic_store_explicit(&core->image->epoch, core->epoch, memory_order_relaxed);
     catalog_mirror_rebuild(core);
     if (!MUTANT(MIRRORS_NOT_REBUILT)) {
         session_mirror_rebuild(core);
@@ -306,12 +334,15 @@ static void reads_answer(struct core *core) {
             core->effects->more = true;
             return;
         }
-        struct reply reply = {.token = read->token, .receipt = {.index = read->index, .epoch = core->epoch}};
+        const struct reply reply = {.token = read->token,
+                                    .receipt = {.index = read->index, .epoch = core->epoch}};
         if (read->index == 0) {
-            reply.result = SHELF_UNAVAILABLE;
-            reply.reason = REASON_NOT_PRIMARY;
+            read_refuse(core, read->token);
+        } else if (read->token & TOKEN_FORWARDED) {
+            forwarded_reply(core, &reply);
+        } else {
+            core_reply_out(core, &reply);
         }
-        core_reply(core, &reply);
         cluster->reads[i--] = cluster->reads[--cluster->read_count];
     }
     core->effects->more |= !room && cluster->read_count > 0;
@@ -339,4 +370,6 @@ void cluster_go_on(struct core *core) {
     if (cluster->abdication == ABDICATION_NONE) {
         reads_answer(core);
     }
+    forward_continue(core);
+    forwarded_continue(core);
 }

@@ -16,6 +16,8 @@
  *     serve.c      records out of the log, for peers
  *     apply_log.c  records that are committed, into the image
  *     abdicate.c   from primary to backup
+ *     forward.c    requests of programs on this node, to whoever leads
+ *     forwarded.c  ... and at the primary
  *
  *   K1  applied <= commit, and applied <= what is durable here. Nothing else is shown (C2).
  *   K2  At most one record is on its way to the disk (C1), whoever it came from.
@@ -25,6 +27,7 @@
 #define CORE_CLUSTER_H
 
 #include "core/core.h"
+#include "core/forward.h"
 #include "core/group.h"
 #include "core/record.h"
 #include "wire/peer.h"
@@ -105,12 +108,17 @@ struct cluster {
     bool opened; /* told */
     /* Leading. */
     bool leading;
+    uint64_t lead; /* the first epoch of this leadership, or the last one */
     struct waiting_read reads[READS_MAX];
     uint32_t read_count;
     /* abdicate.c */
     uint32_t abdication; /* enum abdication */
     struct io limbo_io;
     uint32_t limbo_region;
+    /* forward.c, forwarded.c */
+    struct forwarding forwarding;
+    struct forwarder *forwarders; /* FORWARDERS_MAX */
+    uint64_t link_counter;
 };
 
 /* cluster.c */
@@ -124,6 +132,7 @@ void cluster_go_on(struct core *core);
 bool cluster_held(const struct core *core); /* nothing is admitted or sent to the log for the moment */
 void cluster_letter(struct core *core, uint64_t node, const struct peer_message *message);
 bool cluster_settled(const struct core *core);
+void cluster_read_begin(struct core *core, uint64_t token); /* of this node's program, or of another node */
 
 /* cluster_look.c */
 void cluster_contact(

@@ -74,6 +74,16 @@ static void carve_cluster(struct carver *carver, struct cluster *cluster, const 
     cluster->apply_buffer = carve(carver, record_bytes(sizes));
     cluster->promise_block = carve(carver, PROMISE_BLOCK_SIZE);
     cluster->tail = carve(carver, TAIL_MAX * sizeof(struct tail_record));
+    cluster->forwarding.forwards = carve(carver, FORWARDS_MAX * sizeof(struct forward));
+    cluster->forwarders = carve(carver, FORWARDERS_MAX * sizeof(struct forwarder));
+    cluster->forwarding.bytes = carve(carver, FORWARD_BYTES);
+}
+
+static size_t cluster_size(const struct sizes *sizes) {
+    return (RECEIVED_MAX + 2) * align_up(record_bytes(sizes), PAGE_SIZE) + PROMISE_BLOCK_SIZE +
+           align_up(TAIL_MAX * sizeof(struct tail_record), PAGE_SIZE) +
+           align_up(FORWARDS_MAX * sizeof(struct forward), PAGE_SIZE) +
+           align_up(FORWARDERS_MAX * sizeof(struct forwarder), PAGE_SIZE) + FORWARD_BYTES;
 }
 
 static void carve_core(struct carver *carver, const struct core_config *config, const struct sizes *sizes) {
@@ -108,10 +118,7 @@ size_t core_size(const struct core_config *config) {
         align_up(BATCH_REPLIES_MAX * sizeof(struct reply), PAGE_SIZE) +
         align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
         align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
-    size_t cluster = config->cluster
-                         ? (RECEIVED_MAX + 2) * align_up(record_bytes(&sizes), PAGE_SIZE) +
-                               PROMISE_BLOCK_SIZE + align_up(TAIL_MAX * sizeof(struct tail_record), PAGE_SIZE)
-                         : 0;
+    size_t cluster = config->cluster ? cluster_size(&sizes) : 0;
     return fixed + cluster + ARRAY_COUNT(((struct core *)0)->batches) * batch + PAGE_SIZE + ZERO_BYTES +
            CHECKPOINT_IOS * CHECKPOINT_IO_BYTES + align_up(sizes.roots_max, PAGE_SIZE) +
            (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
@@ -138,6 +145,9 @@ struct core *core_init(void *memory, const struct core_config *config, struct im
     }
     log_init(core);
     checkpoint_init(core);
+    if (config->cluster) {
+        forward_init(core);
+    }
     return core;
 }
 
@@ -158,12 +168,24 @@ void core_issue(struct core *core, struct io *io, uint32_t purpose) {
     effects->ios[effects->io_count++] = io;
 }
 
-void core_reply(struct core *core, const struct reply *reply) {
+void core_reply_out(struct core *core, const struct reply *reply) {
     struct effects *effects = core->effects;
     ASSERT(effects->replies == NULL || effects->replies == core->immediate);
     ASSERT(effects->reply_count < ARRAY_COUNT(core->immediate));
     core->immediate[effects->reply_count++] = *reply;
     effects->replies = core->immediate;
+}
+
+void core_reply_direct(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason) {
+    struct reply reply = {.token = token, .result = (uint32_t)result, .reason = (uint32_t)reason};
+    core_reply_out(core, &reply);
+}
+
+void core_reply(struct core *core, const struct reply *reply) {
+    struct reply copy = *reply;
+    if (forward_reply(core, &copy)) {
+        core_reply_out(core, &copy);
+    }
 }
 
 void core_reply_result(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason) {
@@ -220,12 +242,11 @@ bool core_io_failed(struct core *core, const struct io *io, const char *what) {
 
 static void on_submit(struct core *core, const struct event *event) {
     if (core->stopped) {
-        core_reply_result(core, event->token, SHELF_IO, REASON_NODE_STOPPED);
+        core_reply_direct(core, event->token, SHELF_IO, REASON_NODE_STOPPED);
+    } else if (core->cluster.on) {
+        forward_submit(core, event);
     } else if (!core->serving) {
-        core_reply_result(core, event->token, SHELF_UNAVAILABLE,
-                          core->cluster.running ? REASON_NOT_PRIMARY : REASON_NODE_NOT_READY);
-    } else if (cluster_held(core)) {
-        core->effects->refused = true;
+        core_reply_direct(core, event->token, SHELF_UNAVAILABLE, REASON_NODE_NOT_READY);
     } else {
         admit_request(core, event);
     }

@@ -37,6 +37,7 @@ struct core_config {
     /* A node of a cluster: its log is one of several that are to be the same (core/cluster.h). Else it is a set of one. */
     bool cluster;
     struct group_config group; /* its incarnation is read from the directory */
+    uint64_t forward_ms;       /* so long a request waits for a primary that answers; 0: ten seconds */
     bool cheap_memory; /* simulator: smaller buffers (records up to 1 MiB), everything else the same */
 };
 

@@ -202,7 +202,7 @@ uint64_t group_read(struct group_node *group) {
 
 void lead_on_ack(struct group_node *group, const struct peer_message *message) {
     struct group_peer *peer = lead_peer(group, message->from, message->incarnation);
-    bool current = message->epoch == group->epoch;
+    bool current = message->epoch == group->epoch || MUTANT(ACK_OF_ANY_EPOCH);
     if (group->role != GROUP_LEADS || !current || peer == NULL || (message->flags & PEER_FLAG_NO)) {
         return; /* P3 */
     }

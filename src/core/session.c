@@ -16,7 +16,8 @@
  *       however many want it, and one alone has three quarters of it. (Choudhury, Hahne, "Dynamic queue length thresholds for
  *       shared-memory packet switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
  *   S7  An unnamed session that was opened under an earlier node is kept for its client to come back. Who has used it or said
- *       KEEP has; if nobody has within SESSION_RETURN_MS, its client is no more, and it expires.
+ *       KEEP has; if nobody has within SESSION_RETURN_MS, its client is no more, and it expires. (Not in a cluster: clients of other
+ *       nodes do not see that the primary has changed.)
  */
 #include "core/rights.h"
 #include "core/state.h"
@@ -134,6 +135,14 @@ static enum memory sequence_recall(const struct core *core, const struct session
     if (sequence_is_new(session, sequence)) {
         return MEMORY_NONE;
     }
+    if (MUTANT(PENDING_NOT_LOOKED_UP)) {
+        memcpy(ret_result,
+               core->regions[0].memory.data +
+                   shelf_addr_offset(result_address(session_place(session->id), sequence)),
+               sizeof(*ret_result));
+        return ret_result->sequence == sequence && ret_result->outcome != SESSION_OUTCOME_NONE ? MEMORY_STORED
+                                                                                               : MEMORY_NONE;
+    }
     result_read(core, session->id, sequence, ret_result);
     bool ours =
         ret_result->outcome != SESSION_OUTCOME_NONE && ret_result->index > session_created_index(session->id);
@@ -142,6 +151,9 @@ static enum memory sequence_recall(const struct core *core, const struct session
     }
     bool below = session->last_sequence >= SHELF_SESSION_WINDOW &&
                  sequence <= session->last_sequence - SHELF_SESSION_WINDOW;
+    if (MUTANT(BELOW_WINDOW_ADMITTED)) {
+        return MEMORY_NONE;
+    }
     return below || (ours && ret_result->sequence > sequence) ? MEMORY_GONE : MEMORY_NONE;
 }
 
@@ -433,7 +445,8 @@ static bool session_is_over(const struct core *core, const struct session *sessi
         return core->now_ms - session->last_used_ms >= core->config.session_named_idle_ms;
     }
     return core->now_ms - session->last_used_ms >= core->config.session_idle_ms ||
-           (!session->seen && core->now_ms - core->opened_ms >= SESSION_RETURN_MS); /* S7 */
+           (!session->seen && !core->cluster.on &&
+            core->now_ms - core->opened_ms >= SESSION_RETURN_MS); /* S7 */
 }
 
 void session_expire_idle(struct core *core) {

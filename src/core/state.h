@@ -388,6 +388,7 @@ struct core {
     struct recovery recovery;
     struct io remove_io;
     struct cluster cluster;
+    const struct reader *reader; /* while a request of another node is admitted */
     struct request_operation operations[SHELF_TX_OPERATIONS_MAX]; /* of the request being admitted */
     struct reply immediate[64];
     struct core_status status;
@@ -395,8 +396,12 @@ struct core {
 
 /* core.c */
 void core_issue(struct core *core, struct io *io, uint32_t purpose);
-void core_reply(struct core *core, const struct reply *reply); /* in this step */
+/* An answer to what was admitted, in this step. In a cluster it may be for another node (forward.h). */
+void core_reply(struct core *core, const struct reply *reply);
 void core_reply_result(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
+/* With the program's own token. */
+void core_reply_out(struct core *core, const struct reply *reply);
+void core_reply_direct(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
 /* The newest record whose fate is open, or NULL. A refusal that rests on what is admitted waits for it (rule K2). */
 struct batch *core_batch_open(struct core *core);
 void core_refuse(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);

@@ -18,6 +18,8 @@ enum field {
     FIELD_COMMIT = 8,
     FIELD_LAST = 16, /* with its epoch */
     FIELD_ROUND = 32,
+    FIELD_LINK = 64,
+    FIELD_DONE = 128,
 };
 
 enum body { BODY_NONE, BODY_RECORD, BODY_CONFIGURATION, BODY_REQUEST, BODY_REPLY };
@@ -40,8 +42,10 @@ static const struct kind kinds[PEER_KIND_END] = {
     [PEER_PROMISE] = {FIELD_EPOCH | FIELD_COMMIT | FIELD_LAST, PEER_FLAG_NO, BODY_NONE},
     [PEER_FETCH] = {FIELD_EPOCH | FIELD_INDEX, 0, BODY_NONE},
     [PEER_FETCHED] = {FIELD_EPOCH | FIELD_INDEX | FIELD_LAST, PEER_FLAG_BEHIND, BODY_RECORD},
-    [PEER_FORWARD] = {FIELD_EPOCH | FIELD_ROUND, 0, BODY_REQUEST},
-    [PEER_ANSWER] = {FIELD_EPOCH | FIELD_ROUND, 0, BODY_REPLY},
+    [PEER_FORWARD] = {FIELD_EPOCH | FIELD_NONCE | FIELD_INDEX | FIELD_ROUND | FIELD_LINK | FIELD_DONE, 0,
+                      BODY_REQUEST},
+    [PEER_ANSWER] = {FIELD_EPOCH | FIELD_NONCE | FIELD_COMMIT | FIELD_ROUND | FIELD_LINK, PEER_FLAG_BEHIND,
+                     BODY_REPLY},
 };
 
 #define RECORD_ALIGNMENT_MAX 4096u
@@ -54,7 +58,7 @@ static size_t body_size_max(enum body body) {
         return sizeof(struct peer_configuration) +
                CONFIGURATION_MEMBERS_MAX * sizeof(struct configuration_member);
     case BODY_REQUEST:
-        return REQUEST_BYTES_MAX;
+        return PEER_REQUEST_BYTES_MAX;
     case BODY_REPLY:
         return sizeof(struct reply);
     case BODY_NONE:
@@ -119,7 +123,9 @@ size_t peer_encode(const struct peer_message *message, const uint8_t cluster[16]
                                  .commit = message->commit,
                                  .last = message->last,
                                  .last_epoch = message->last_epoch,
-                                 .round = message->round};
+                                 .round = message->round,
+                                 .link = message->link,
+                                 .done = message->done};
     memcpy(header.cluster, cluster, sizeof(header.cluster));
     memcpy(header.incarnation, message->incarnation, sizeof(header.incarnation));
     memcpy(header.nonce, message->nonce, sizeof(header.nonce));
@@ -156,7 +162,8 @@ static bool fields_unused_zero(const struct peer_header *header, uint32_t fields
            ((fields & FIELD_INDEX) || (header->index == 0 && header->index_epoch == 0)) &&
            ((fields & FIELD_COMMIT) || header->commit == 0) &&
            ((fields & FIELD_LAST) || (header->last == 0 && header->last_epoch == 0)) &&
-           ((fields & FIELD_ROUND) || header->round == 0) &&
+           ((fields & FIELD_ROUND) || header->round == 0) && ((fields & FIELD_LINK) || header->link == 0) &&
+           ((fields & FIELD_DONE) || header->done == 0) &&
            is_zero(header->reserved, sizeof(header->reserved));
 }
 
@@ -224,13 +231,47 @@ static const char *record_problem(const struct peer_header *message, const uint8
     return NULL;
 }
 
-static const char *request_problem(const uint8_t *bytes, size_t size) {
+const char *peer_request_parse(const void *body, size_t size, struct peer_request_parts *ret_parts) {
+    const uint8_t *bytes = body;
+    struct peer_request_parts parts = {0};
     struct request_header header;
-    if (size < sizeof(header)) {
+    if (size < sizeof(parts.head)) {
         return "a request is cut short";
     }
-    memcpy(&header, bytes, sizeof(header));
-    return header.size == size ? NULL : "a request's size is not that of its message";
+    memcpy(&parts.head, bytes, sizeof(parts.head));
+    if (parts.head.group_count > PEER_GROUPS_MAX || (parts.head.flags & ~PEER_REQUEST_FLAGS_ALL) != 0) {
+        return "who asks is not to be understood";
+    }
+    size_t groups_size = align_up(parts.head.group_count * sizeof(uint32_t), 8);
+    if (size - sizeof(parts.head) < groups_size + sizeof(header)) {
+        return "a request is cut short";
+    }
+    parts.groups = (const uint32_t *)(const void *)(bytes + sizeof(parts.head));
+    parts.request = bytes + sizeof(parts.head) + groups_size;
+    parts.request_size = size - sizeof(parts.head) - groups_size;
+    memcpy(&header, parts.request, sizeof(header));
+    *ret_parts = parts;
+    return header.size == parts.request_size ? NULL : "a request's size is not that of its message";
+}
+
+static const char *request_problem(const void *body, size_t size) {
+    struct peer_request_parts parts;
+    return size == 0 ? NULL : peer_request_parse(body, size, &parts);
+}
+
+static const char *reply_problem(const struct peer_header *header, const void *body) {
+    struct reply reply;
+    if (header->body_size != ((header->flags & PEER_FLAG_BEHIND) ? 0 : sizeof(reply))) {
+        return "an answer has the wrong size";
+    }
+    if (header->body_size == 0) {
+        return NULL;
+    }
+    uint8_t replayed = ((const uint8_t *)body)[offsetof(struct reply, receipt.replayed)];
+    memcpy(&reply, body, sizeof(reply));
+    return reply.reason < REASON_COUNT && replayed <= 1 && reply.receipt.result_count <= SHELF_TX_RESULTS_MAX
+               ? NULL
+               : "an answer says what no answer says";
 }
 
 static const char *body_problem(const struct peer_header *header, const void *body,
@@ -252,7 +293,7 @@ static const char *body_problem(const struct peer_header *header, const void *bo
     case BODY_REQUEST:
         return request_problem(body, header->body_size);
     case BODY_REPLY:
-        return header->body_size == sizeof(struct reply) ? NULL : "an answer has the wrong size";
+        return reply_problem(header, body);
     case BODY_NONE:
         break;
     }
@@ -274,7 +315,9 @@ const char *peer_decode(const void *header_bytes, const void *body, struct peer_
                                          .commit = header.commit,
                                          .last = header.last,
                                          .last_epoch = header.last_epoch,
-                                         .round = header.round};
+                                         .round = header.round,
+                                         .link = header.link,
+                                         .done = header.done};
     memcpy(ret_message->incarnation, header.incarnation, sizeof(header.incarnation));
     memcpy(ret_message->nonce, header.nonce, sizeof(header.nonce));
     if (kinds[header.kind].body != BODY_CONFIGURATION) {

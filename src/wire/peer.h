@@ -16,8 +16,12 @@
  *     PROMISE         member -> candidate     -           (rules T3, T4)
  *     FETCH           candidate -> member     -           "the record after `index`, please"
  *     FETCHED         member -> candidate     record or -
- *     FORWARD         backup -> primary       request     a client's request, `round` names it
- *     ANSWER          primary -> backup       reply       to FORWARD `round`
+ *     FORWARD         any -> primary          request or - a program's request, `round` names it; `nonce` is the sender's
+ *                                                         process, `link` what both have agreed on (0: nothing yet), rounds
+ *                                                         below `done` are settled, `index` is what the sender has applied.
+ *                                                         Without a request: a linearizable read; without a round: "a link, please"
+ *     ANSWER          primary -> any          reply or -  to FORWARD `round`, when the primary had applied `commit`. BEHIND: no
+ *                                                         answer; `link` is the one to be used
  *
  * The set is a configuration (wire/configuration.h) whose group is the message's.
  *
@@ -56,8 +60,8 @@ enum peer_kind {
 
 enum peer_flag {
     PEER_FLAG_NO = 1, /* ACK, PROMISE: refused, `epoch` is the sender's promise. SUSPECT_ANSWER: it lives */
-    PEER_FLAG_BEHIND =
-        2, /* ACK: the record before the one sent is not here; FETCHED: it is not there any more */
+    /* ACK: the record before the one sent is not here; FETCHED: it is not there any more; ANSWER: the link is another one */
+    PEER_FLAG_BEHIND = 2,
     PEER_FLAGS_ALL = 3,
 };
 
@@ -81,7 +85,9 @@ struct peer_header {
     uint64_t last;
     uint64_t last_epoch;
     uint64_t round;
-    uint64_t reserved[7];
+    uint64_t link;
+    uint64_t done;
+    uint64_t reserved[5];
 };
 _Static_assert(sizeof(struct peer_header) == 192, "format");
 
@@ -94,6 +100,21 @@ struct peer_configuration { /* the body of PROMISE_ASK; member_count entries fol
 };
 _Static_assert(sizeof(struct peer_configuration) == 40, "format");
 _Static_assert(sizeof(struct configuration_member) == 24, "format: as in memory");
+
+/* The body of FORWARD begins with who asks; the supplementary groups, zeros up to 8 bytes, and the request follow. */
+struct peer_request {
+    uint32_t user, group;
+    uint32_t group_count;
+    uint32_t flags; /* enum peer_request_flag */
+};
+_Static_assert(sizeof(struct peer_request) == 16, "format");
+enum peer_request_flag {
+    PEER_REQUEST_NODE = 1, /* the node itself, which may do everything */
+};
+#define PEER_REQUEST_FLAGS_ALL ((uint32_t)PEER_REQUEST_NODE)
+#define PEER_GROUPS_MAX        65536u /* that Linux allows */
+#define PEER_REQUEST_BYTES_MAX \
+    (sizeof(struct peer_request) + PEER_GROUPS_MAX * sizeof(uint32_t) + REQUEST_BYTES_MAX)
 
 /* ---- In memory ---------------------------------------------------------------------------------------------------- */
 
@@ -108,10 +129,20 @@ struct peer_message {
     uint64_t commit;
     uint64_t last, last_epoch;
     uint64_t round;
+    uint64_t link, done;
     const void *body; /* lent by whoever made the message */
     size_t body_size;
     struct configuration configuration; /* PROMISE_ASK: instead of a body */
 };
+
+/* The body of FORWARD, taken apart; lent from it. NULL, or what is wrong with it. */
+struct peer_request_parts {
+    struct peer_request head;
+    const uint32_t *groups;
+    const void *request;
+    size_t request_size;
+};
+const char *peer_request_parse(const void *body, size_t size, struct peer_request_parts *ret_parts);
 
 /* Header and, for PROMISE_ASK, the configuration as bytes; a body of other kinds follows as it is, and is only checksummed. */
 #define PEER_HEAD_BYTES_MAX                                           \

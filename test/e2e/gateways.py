@@ -7,134 +7,26 @@ written down. With real data beside the repository that is worked through, other
 Usage: gateways.py EXCHANGE SHELFD [--rounds N] [--seed N]"""
 
 import argparse
-import json
 import os
 import pty
 import random
 import re
 import signal
-import socket
-import struct
-import subprocess
 import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, 'test', 'crash'))
 from harness import Cases, ended, listener, run, scratch_directory, seeded, start, wait_until  # noqa: E402
+from exchange_roles import DEADLINE_S, GATEWAYS, KILLED, Bed, Role, number_in, source_main  # noqa: E402
 
-REAL = os.path.join(ROOT, '..', 'shared', 'data', 'market', 'bitstamp-2015-05-01-orders.csv.xz')
-REAL_EVENTS = 50414
-FLOW_EVENTS = 30000
-GATEWAYS = 3
 KILLS = 40      # of a war
 RATE = 1500     # events a second and gateway while there is killing: it is to be over before they are through
-KILLED = -signal.SIGKILL
 REPLACED = 5
-DEADLINE_S = 120
 
 cases = Cases()
 check = cases.check
-EXCHANGE = SHELFD = work = dice = None
-
-
-def exchange(command, where, *arguments):
-    return run([EXCHANGE, command, '--where', where, *arguments], stdin=subprocess.DEVNULL)
-
-
-def done(result):
-    """The JSON object of a command that must succeed."""
-    if not check(result.returncode == 0, f'{result.args[1:]}', f'{result.returncode}: {result.stderr}'):
-        return {}
-    return json.loads(result.stdout)
-
-
-def is_same(where, events):
-    report = done(exchange('check', where, '--json'))
-    check(report.get('ok') is True and len(report.get('checks', [])) == 8 and report.get('position') == events,
-          f'check of {events} events', json.dumps(report))
-
-
-def number_in(path):
-    """What a process has promised so far; -1 before its first promise."""
-    try:
-        with open(path, encoding='ascii') as file:
-            return int(file.read() or -1)
-    except FileNotFoundError:
-        return -1
-
-
-class Role:
-    """A process that has successors: each life ends with a kill, and the next one begins where it was."""
-
-    def __init__(self, name, command, promises=True):
-        self.name, self.command = name, command
-        self.acks = os.path.join(work, name + '.acks') if promises else None
-        self.output = os.path.join(work, name + '.out')
-        self.process = None
-        self.promised = -1
-
-    def begin(self, *more):
-        arguments = [*self.command, *more, *(['--acks', self.acks] if self.acks else [])]
-        if self.acks and os.path.exists(self.acks):
-            os.remove(self.acks)
-        with open(self.output, 'wb') as out, open(self.output + '.err', 'wb') as err:
-            self.process = start(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-
-    def lives(self):
-        return self.process is not None and self.process.poll() is None
-
-    def text(self, ending=''):
-        with open(self.output + ending, encoding='utf-8') as file:
-            return file.read()
-
-    def end(self, *codes):
-        """Waits for the end, which must be one of these."""
-        try:
-            code = self.process.wait(timeout=DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = f'still there after {DEADLINE_S} s, killed: {self.process.wait()}'
-        ended(self.process)
-        good = check(code in codes, f'the end of {self.name}', f'{code}: {self.text(".err")}')
-        if self.acks:
-            now = number_in(self.acks)
-            check(now == -1 or now >= self.promised, f'{self.name} never goes back', f'{self.promised}, then {now}')
-            self.promised = max(now, self.promised)
-        return good
-
-    def summary(self):
-        return json.loads(self.text())
-
-
-def source_main():
-    if os.path.exists(REAL):
-        return ['--input', REAL], REAL_EVENTS
-    return ['--generate', FLOW_EVENTS, '--seed', 7], FLOW_EVENTS
-
-
-def gateway_role(where, number, source, batch):
-    return Role(f'gateway{number}', [EXCHANGE, 'gateway', '--where', where, '--name', f'g{number}', '--lane',
-                                     f'{number}/{GATEWAYS}', *source, '--batch', batch, '--json'])
-
-
-def engine_role(where, events, name='engine'):
-    return Role(name, [EXCHANGE, 'engine', '--where', where, '--until', events, '--json'])
-
-
-def book_role(where):
-    return Role('book', [EXCHANGE, 'book', '--where', where, '--live', '--json', '--depth', 3], promises=False)
-
-
-def books_are_sound(text):
-    """Every line that was written whole is a book that was never crossed, and no line is older than the one before."""
-    books = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith('\n')]
-    positions = [book['position'] for book in books]
-    check(positions == sorted(positions), 'the live book never goes back', positions)
-    crossed = [book for book in books if book['bids'] and book['asks']
-               and book['bids'][0]['cents'] >= book['asks'][0]['cents']]
-    check(not crossed, 'the live book is never crossed', crossed[:1])
-    return len(books)
+EXCHANGE = SHELFD = work = dice = bed = None
 
 
 # ---- Peace --------------------------------------------------------------------------------------------------------
@@ -152,7 +44,7 @@ def test_usage():
              ['book', '--updates', 3], ['book', '--live', '--updates', 0]]
     wrong += [['gateway', '--name', 'a', *source, '--lane', lane] for lane in ('3/3', '1', '/2', '1/', '-1/2', '0/0', '0/3x')]
     for command, *arguments in wrong:
-        result = exchange(command, where, *arguments)
+        result = bed.exchange(command, where, *arguments)
         check(result.returncode == 2 and result.stderr, f'wrong usage: {command} {arguments}', result.returncode)
     check(not os.path.exists(os.path.join(work, 'usage')), 'wrong usage makes nothing')
 
@@ -161,41 +53,41 @@ def test_refusals():
     """Each kind of exchange refuses what belongs to the other, and a gateway another input; nothing changes by that."""
     many, single = ('dir:' + os.path.join(work, name) for name in ('many', 'single'))
     source = ['--generate', 300, '--seed', 3]
-    report = done(exchange('gateway', many, '--name', 'a', *source, '--lane', '0/2', '--json'))
+    report = bed.done(bed.exchange('gateway', many, '--name', 'a', *source, '--lane', '0/2', '--json'))
     check(report.get('complete') is True and report.get('lanes') == 2, 'a gateway needs no engine', report)
     for arguments in (['--lane', '1/2'], ['--lane', '0/3'], ['--lane', '0/2', '--seed', 4]):
-        result = exchange('gateway', many, '--name', 'a', *source, *arguments)
+        result = bed.exchange('gateway', many, '--name', 'a', *source, *arguments)
         check(result.returncode == 3 and 'cannot go on with' in result.stderr, f'another input: {arguments}', result.stderr)
-    result = exchange('run', many, *source)
+    result = bed.exchange('run', many, *source)
     check(result.returncode == 3 and 'gateways' in result.stderr, 'run where there are gateways', result.stderr)
-    done(exchange('run', single, *source, '--batch', 100, '--json'))
+    bed.done(bed.exchange('run', single, *source, '--batch', 100, '--json'))
     for arguments in (['gateway', single, '--name', 'a', *source], ['engine', single]):
-        result = exchange(*arguments)
+        result = bed.exchange(*arguments)
         check(result.returncode == 3 and 'no gateways' in result.stderr, f'{arguments[0]} where run was', result.stderr)
     submitted = report.get('position', 1)
-    engine = done(exchange('engine', many, '--until', submitted, '--json'))
+    engine = bed.done(bed.exchange('engine', many, '--until', submitted, '--json'))
     check(engine.get('gateways') == [{'name': 'a', 'taken': submitted}], 'the engine takes them all', engine)
-    is_same(many, submitted)
-    again = done(exchange('gateway', many, '--name', 'a', *source, '--lane', '0/2', '--json'))
+    bed.is_same(many, submitted)
+    again = bed.done(bed.exchange('gateway', many, '--name', 'a', *source, '--lane', '0/2', '--json'))
     check(again.get('events') == 0 and again.get('resumed_at') == submitted, 'nothing is left to submit', again)
 
 
 def test_too_many_gateways():
     where = 'dir:' + os.path.join(work, 'crowd')
     for number in range(16):
-        done(exchange('gateway', where, '--name', f'n{number}', '--generate', 10, '--lane', f'{number}/16', '--json'))
-    result = exchange('gateway', where, '--name', 'n16', '--generate', 10)
+        bed.done(bed.exchange('gateway', where, '--name', f'n{number}', '--generate', 10, '--lane', f'{number}/16', '--json'))
+    result = bed.exchange('gateway', where, '--name', 'n16', '--generate', 10)
     check(result.returncode == 4 and 'TOO_LARGE' in result.stderr, 'the 17th gateway', result.stderr)
-    done(exchange('engine', where, '--until', 10, '--batch', 3, '--json'))
-    is_same(where, 10)
+    bed.done(bed.exchange('engine', where, '--until', 10, '--batch', 3, '--json'))
+    bed.is_same(where, 10)
 
 
 def test_second_is_the_only():
     """A second engine, or gateway of a name, takes over; the first ends and says so, and nothing is lost or doubled."""
     where = 'dir:' + os.path.join(work, 'fence')
     source = ['--generate', 4000, '--seed', 5]
-    roles = [gateway_role(where, number, source, 1) for number in range(GATEWAYS)]
-    engines = [engine_role(where, 4000, f'engine-{number}') for number in range(3)]
+    roles = [bed.gateway(where, number, source, 1) for number in range(GATEWAYS)]
+    engines = [bed.engine(where, 4000, f'engine-{number}') for number in range(3)]
     for first, second in zip(engines, engines[1:]):
         if first is engines[0]:
             first.begin()
@@ -206,14 +98,14 @@ def test_second_is_the_only():
         second.begin()
         first.end(REPLACED)
         check('FENCED' in first.text('.err'), 'the first engine knows why', first.text('.err'))
-    twin = Role('twin', roles[0].command)
+    twin = Role(bed, 'twin', roles[0].command)
     wait_until(lambda: number_in(roles[0].acks) >= 200, DEADLINE_S, 'events of the gateway')
     twin.begin()
     roles[0].end(REPLACED)
     for role in (twin, *roles[1:], engines[-1]):
         role.end(0)
     check(engines[-1].summary()['position'] == 4000, 'all events, once', engines[-1].text())
-    is_same(where, 4000)
+    bed.is_same(where, 4000)
 
 
 # ---- For people ---------------------------------------------------------------------------------------------------
@@ -223,11 +115,11 @@ def test_live_book():
     """On a terminal a screen of its own, and colours only where they are wanted; else a line a change."""
     where = 'dir:' + os.path.join(work, 'live')
     events = 3000
-    lines = Role('lines', [EXCHANGE, 'book', '--where', where, '--live'], promises=False)
-    done(exchange('gateway', where, '--name', 'a', '--generate', events, '--batch', 100, '--json'))
+    lines = Role(bed, 'lines', [EXCHANGE, 'book', '--where', where, '--live'], promises=False)
+    bed.done(bed.exchange('gateway', where, '--name', 'a', '--generate', events, '--batch', 100, '--json'))
     lines.begin()
     screens = [terminal_begin(where, colour) for colour in (True, False)]
-    done(exchange('engine', where, '--batch', 50, '--until', events, '--json'))
+    bed.done(bed.exchange('engine', where, '--batch', 50, '--until', events, '--json'))
     wait_until(lambda: f'event {events:,} ' in lines.text(), DEADLINE_S, 'the last line')
     lines.process.send_signal(signal.SIGTERM)
     lines.end(0)
@@ -280,13 +172,13 @@ class Market:
         self.socket = self.directory + '.sock' if with_shelfd else os.path.join(self.directory, 'sock')
         where = f'unix:{self.socket}' if with_shelfd else f'dir:{self.directory}'
         self.where = where
-        self.gateways = [gateway_role(where, number, source, batch) for number in range(GATEWAYS)]
-        self.engine = engine_role(where, self.events)
-        self.book = book_role(where)
+        self.gateways = [bed.gateway(where, number, source, batch) for number in range(GATEWAYS)]
+        self.engine = bed.engine(where, self.events)
+        self.book = bed.book(where)
         self.node = None
         if with_shelfd:
             command = [SHELFD, '--data', self.directory, '--socket', self.socket]
-            self.node = Role('shelfd', command, promises=False)
+            self.node = Role(bed, 'shelfd', command, promises=False)
         self.kills = {}
         self.books = 0
 
@@ -304,7 +196,7 @@ class Market:
         role.process.wait(timeout=DEADLINE_S)
         role.end(KILLED, 0)
         if role is self.book:
-            self.books += books_are_sound(role.text())
+            self.books += bed.books_are_sound(role.text())
 
     def begin(self):
         self.node_begin()
@@ -345,27 +237,17 @@ class Market:
             self.strike()
 
     def peace(self):
-        """Whoever is still held back by the rate starts once more without it; all come to their ends by themselves."""
-        for role in (*self.gateways, self.engine, self.book):
-            role.process.kill()
-            self.role_end(role)
-            role.begin()
-        for role in (*self.gateways, self.engine):
-            role.end(0)
-        last = self.engine.summary()
-        check(last['position'] == self.events and sum(one['taken'] for one in last['gateways']) == self.events,
-              'the engine took every event once', last)
-        check(all(role.summary()['complete'] for role in self.gateways), 'the gateways are through')
+        self.books += bed.peace([*self.gateways, self.engine], self.book, self.events)
         wait_until(lambda: f'"position":{self.events},' in self.book.text(), DEADLINE_S, 'the last book')
         self.book.process.send_signal(signal.SIGINT)
         self.book.end(0)
-        self.books += books_are_sound(self.book.text())
-        is_same(self.where, self.events)
+        self.books += bed.books_are_sound(self.book.text())
+        bed.is_same(self.where, self.events)
         if self.node:
             self.node.process.send_signal(signal.SIGTERM)
             self.node.end(0)
             os.unlink(os.path.join(self.directory, 'daemon'))  # it is not to come back
-            is_same('dir:' + self.directory, self.events)
+            bed.is_same('dir:' + self.directory, self.events)
 
 
 def test_war(name, batch, with_shelfd):
@@ -378,7 +260,7 @@ def test_war(name, batch, with_shelfd):
 
 
 def main():
-    global EXCHANGE, SHELFD, work, dice
+    global EXCHANGE, SHELFD, work, dice, bed
     parser = argparse.ArgumentParser()
     parser.add_argument('exchange')
     parser.add_argument('shelfd')
@@ -388,8 +270,7 @@ def main():
     EXCHANGE, SHELFD = os.path.abspath(options.exchange), os.path.abspath(options.shelfd)
     dice = seeded(options.seed)
     work = scratch_directory(memory=False)
-    if not os.path.exists(REAL):
-        print('no real data here: the made-up flow instead')
+    bed = Bed(cases, EXCHANGE, work)
     test_usage()
     test_refusals()
     test_too_many_gateways()

@@ -177,7 +177,7 @@ def peer_streams():
         save('fuzz_peer_stream', name, bytes([pieces << 1 | repaired]) + data)
 
     def request(size):
-        return struct.pack('<IHH', size, 1, 0) + bytes(i & 255 for i in range(size - 8))
+        return struct.pack('<IIIIIHH', 1000, 100, 0, 0, size, 1, 0) + bytes(i & 255 for i in range(size - 8))
 
     small = message('join', epoch=2, commit=1) + message('append', epoch=2, index=7, index_epoch=1, commit=5, round_=1)
     forwards = b''.join(message('forward', request(size), epoch=2, round_=size) for size in (8, 9, 100, 3001, 16))

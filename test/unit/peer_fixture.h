@@ -48,19 +48,22 @@ struct bed {
 
 // ---- Messages
 
-// A message's body: a request whose bytes follow from its round.
+// A message's body: a request of user 1 whose bytes follow from its round.
+#define BODY_BYTES_MIN (sizeof(struct peer_request) + sizeof(struct request_header))
 UNUSED static void body_fill(uint8_t *body, size_t size, uint64_t round) {
-    struct request_header header = {.size = (uint32_t)size};
-    assert_true(size >= sizeof(header));
-    for (size_t i = sizeof(header); i < size; i++) {
+    struct peer_request who = {.user = 1};
+    assert_true(size >= BODY_BYTES_MIN);
+    struct request_header header = {.size = (uint32_t)(size - sizeof(who))};
+    for (size_t i = BODY_BYTES_MIN; i < size; i++) {
         body[i] = (uint8_t)(i * 31 + (i >> 8) + round);
     }
-    memcpy(body, &header, sizeof(header));
+    memcpy(body, &who, sizeof(who));
+    memcpy(body + sizeof(who), &header, sizeof(header));
 }
 
 static bool body_good(const struct peer_message *message) {
     const uint8_t *body = message->body;
-    for (size_t i = sizeof(struct request_header); i < message->body_size; i++) {
+    for (size_t i = BODY_BYTES_MIN; i < message->body_size; i++) {
         if (body[i] != (uint8_t)(i * 31 + (i >> 8) + message->round)) {
             return false;
         }

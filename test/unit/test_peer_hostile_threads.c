@@ -86,7 +86,7 @@ static void test_hello_that_does_not_fit(void **state) {
     header_seal(&hello);
     said_and_cut(&bed, &hello, sizeof(hello), "says HELLO, but");
     hello = hello_of(3);
-    hello.reserved[6] = 1;
+    hello.reserved[4] = 1;
     header_seal(&hello);
     said_and_cut(&bed, &hello, sizeof(hello), "says HELLO, but");
     others_live(&bed, 1);

@@ -14,8 +14,8 @@ static void test_many_small_in_order(void **state) {
     (void)state;
     bed_make(&bed, 2, 0);
     for (uint64_t round = 1; round <= 20000; round++) {
-        BED_UNTIL(&bed, node_send(&bed, 1, 2, round, 8 + round % 300));
-        BED_UNTIL(&bed, node_send(&bed, 2, 1, round, 8 + round * 7 % 1000));
+        BED_UNTIL(&bed, node_send(&bed, 1, 2, round, BODY_BYTES_MIN + round % 300));
+        BED_UNTIL(&bed, node_send(&bed, 2, 1, round, BODY_BYTES_MIN + round * 7 % 1000));
         if (round % 100 == 0) {
             bed_work(&bed);
         }
@@ -29,7 +29,7 @@ static void test_many_small_in_order(void **state) {
 }
 
 static void test_large_bodies_both_ways(void **state) {
-    static const size_t sizes[] = {16u << 20, 9, 200000, 262144 - 192, 262144 - 191, 26u << 20, 8, 70001};
+    static const size_t sizes[] = {16u << 20, 25, 200000, 262144 - 192, 262144 - 191, 26u << 20, 24, 70001};
     const uint64_t count = sizeof(sizes) / sizeof(sizes[0]);
     struct bed bed;
     size_t whole = 0;
@@ -105,7 +105,7 @@ static void *sender_main(void *context) {
     for (uint64_t i = 0; i < sender->count; i++) {
         (void)pthread_mutex_lock(sender->lock);
         *sender->round += 1;
-        bool sent = node_send(sender->bed, 1, 2, *sender->round, 8 + *sender->round * 37 % 3000);
+        bool sent = node_send(sender->bed, 1, 2, *sender->round, BODY_BYTES_MIN + *sender->round * 37 % 3000);
         (void)pthread_mutex_unlock(sender->lock);
         sender->sent += sent ? 1 : 0;
     }

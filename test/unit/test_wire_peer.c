@@ -55,14 +55,16 @@ static struct peer_message message_of(uint16_t kind, uint8_t *body) {
         message.epoch = 12;
     }
     if (kind == PEER_APPEND || kind == PEER_SUSPECT_ASK || kind == PEER_SUSPECT_ANSWER ||
-        kind == PEER_PROMISE_ASK) {
+        kind == PEER_PROMISE_ASK || kind == PEER_FORWARD || kind == PEER_ANSWER) {
         memcpy(message.nonce, "process", 8);
     }
-    if (kind == PEER_APPEND || kind == PEER_ACK || kind == PEER_FETCH || kind == PEER_FETCHED) {
+    if (kind == PEER_APPEND || kind == PEER_ACK || kind == PEER_FETCH || kind == PEER_FETCHED ||
+        kind == PEER_FORWARD) {
         message.index = 41;
         message.index_epoch = 9;
     }
-    if (kind == PEER_APPEND || kind == PEER_ACK || kind == PEER_PROMISE || kind == PEER_JOIN) {
+    if (kind == PEER_APPEND || kind == PEER_ACK || kind == PEER_PROMISE || kind == PEER_JOIN ||
+        kind == PEER_ANSWER) {
         message.commit = 40;
     }
     if (kind == PEER_ACK || kind == PEER_PROMISE || kind == PEER_FETCHED) {
@@ -71,6 +73,12 @@ static struct peer_message message_of(uint16_t kind, uint8_t *body) {
     }
     if (kind == PEER_APPEND || kind == PEER_ACK || kind == PEER_FORWARD || kind == PEER_ANSWER) {
         message.round = 3;
+    }
+    if (kind == PEER_FORWARD || kind == PEER_ANSWER) {
+        message.link = 77;
+    }
+    if (kind == PEER_FORWARD) {
+        message.done = 2;
     }
     if (kind == PEER_ACK || kind == PEER_PROMISE || kind == PEER_SUSPECT_ANSWER) {
         message.flags = PEER_FLAG_NO;
@@ -82,12 +90,16 @@ static struct peer_message message_of(uint16_t kind, uint8_t *body) {
         message.configuration = configuration_three(12);
     } else if (kind == PEER_FORWARD) {
         struct request_header request = {.size = 100, .kind = REQUEST_COMMIT};
-        memset(body, 0, 100);
-        memcpy(body, &request, sizeof(request));
+        struct peer_request who = {.user = 1000, .group = 100, .group_count = 3};
+        memset(body, 0, 132);
+        memcpy(body, &who, sizeof(who));
+        memcpy(body + sizeof(who) + 16, &request, sizeof(request));
         message.body = body;
-        message.body_size = 100;
+        message.body_size = 132;
     } else if (kind == PEER_ANSWER) {
-        memset(body, 1, sizeof(struct reply));
+        struct reply reply = {.result = SHELF_CONFLICT, .reason = REASON_CERTIFY, .session = 9};
+        memset(body, 0, sizeof(reply));
+        memcpy(body, &reply, sizeof(reply));
         message.body = body;
         message.body_size = sizeof(struct reply);
     }
@@ -138,6 +150,8 @@ static void test_there_and_back(void **state) {
         assert_int_equal(read.last, message.last);
         assert_int_equal(read.last_epoch, message.last_epoch);
         assert_int_equal(read.round, message.round);
+        assert_int_equal(read.link, message.link);
+        assert_int_equal(read.done, message.done);
         assert_int_equal(read.body_size, message.body_size);
         assert_true(read.body_size == 0 || memcmp(read.body, message.body, read.body_size) == 0);
         assert_true(kind != PEER_PROMISE_ASK ||
@@ -224,7 +238,7 @@ static void test_bounds(void **state) {
         {PEER_HELLO, 0},
         {PEER_ACK, 0},
         {PEER_APPEND, sizeof(struct record_header) + LOG_RECORD_BYTES_MAX + 4096},
-        {PEER_FORWARD, REQUEST_BYTES_MAX},
+        {PEER_FORWARD, PEER_REQUEST_BYTES_MAX},
         {PEER_ANSWER, sizeof(struct reply)},
         {PEER_PROMISE_ASK, sizeof(struct peer_configuration) + 16 * sizeof(struct configuration_member)}};
     for (size_t i = 0; i < ARRAY_COUNT(bounds); i++) {
