@@ -4,12 +4,15 @@
  * before the answer has come is asked again at the next one: none of them changes anything.
  */
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/detail.h"
 #include "client/service_state.h"
 #include "world/world.h"
+
+enum { FRESH_APART_NS = 2000000 };
 
 /* ---- Answers ------------------------------------------------------------------------------------------------------ */
 
@@ -168,9 +171,28 @@ shelf_result service_region_get(struct service *service, uint32_t region,
     return region_ask(service, NULL, region, ret_info);
 }
 
+/* A program that is the node itself has what is newest. A cluster may be between two primaries, or about to change its set: a moment
+ * later it can say. */
 shelf_result service_confirm(struct service *service) {
-    struct shelf_info info;
-    return atomic_load(&service->node) ? SHELF_OK : service_info(service, &info);
+    uint64_t until_ns = world_monotonic_ns() + (uint64_t)service->options.commit_deadline_ms * 1000000;
+    struct door_index answer = {.result = SHELF_UNAVAILABLE};
+    while (!atomic_load(&service->node) && answer.result != SHELF_OK) {
+        struct door_ask question = {0};
+        struct node *node;
+        shelf_result result =
+            ask_run(service, DOOR_FRESH, &question, &answer, sizeof(answer), sizeof(answer), NULL, &node);
+        if (result != SHELF_OK || node)
+            return result;
+        if (answer.result != SHELF_OK && answer.result != SHELF_UNAVAILABLE)
+            return (shelf_result)answer.result;
+        if (answer.result != SHELF_OK && world_monotonic_ns() > until_ns) {
+            detail_set("no primary answers; without SHELF_FRESH, what is here can be read");
+            return SHELF_UNAVAILABLE;
+        }
+        if (answer.result != SHELF_OK)
+            (void)nanosleep(&(struct timespec){.tv_nsec = FRESH_APART_NS}, NULL);
+    }
+    return SHELF_OK;
 }
 
 shelf_result service_info(struct service *service, struct shelf_info *ret_info) {

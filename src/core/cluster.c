@@ -300,6 +300,15 @@ void cluster_appended(struct core *core) {
     struct position begin = core->log.head;
     begin.offset -= align_up(sizeof(struct record_header) + batch->payload_size, core->superblock.alignment);
     tail_add(core, &core->log.last, begin, core->log.head, core->log.head_place);
+    core->cluster.appended = true; /* the group may be what has asked for it: it is told later */
+}
+
+/* At the end of a step: on their way before the own write, as effects.messages go before the ios. */
+void cluster_send_appended(struct core *core) {
+    if (core->cluster.appended && !core->stopped) {
+        core->cluster.appended = false;
+        group_on_appended(&core->cluster.group);
+    }
 }
 
 bool cluster_held(const struct core *core) {

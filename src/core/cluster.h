@@ -108,6 +108,7 @@ struct cluster {
     bool opened; /* told */
     /* Leading. */
     bool leading;
+    bool appended; /* a record is to be sent to the others, in this step */
     uint64_t lead; /* the first epoch of this leadership, or the last one */
     struct waiting_read reads[READS_MAX];
     uint32_t read_count;
@@ -128,6 +129,7 @@ void cluster_on_event(struct core *core, const struct event *event);
 void cluster_tick(struct core *core, const struct event *event);
 void cluster_log_changed(struct core *core); /* durable further, or settled */
 void cluster_appended(struct core *core);    /* log_write() has made a record of the building batch */
+void cluster_send_appended(struct core *core);
 void cluster_go_on(struct core *core);
 bool cluster_held(const struct core *core); /* nothing is admitted or sent to the log for the moment */
 void cluster_letter(struct core *core, uint64_t node, const struct peer_message *message);

@@ -351,6 +351,7 @@ static void go_on(struct core *core, const struct event *event) {
     if (core->building->tx_count > 0 && !event->hold_record && may_write) {
         log_write(core, RECORD_DATA);
     }
+    cluster_send_appended(core);
     if (!core->stopped) {
         log_background(core);
     }

@@ -119,10 +119,11 @@ void messages_free(struct client *client) {
     }
 }
 
-/* ---- Checkpoints -------------------------------------------------------------------------------------------------- */
+/* ---- What takes a while: checkpoints, and whether what is here is fresh -------------------------------------------------------------------------------------------------- */
 
-static void index_send(struct client *client, uint64_t id, uint32_t result, uint32_t reason, uint64_t index) {
-    const struct door_index answer = {.message = {.size = sizeof(answer), .kind = DOOR_CHECKPOINT, .id = id},
+static void index_send(struct client *client, enum door_kind kind, uint64_t id, uint32_t result,
+                       uint32_t reason, uint64_t index) {
+    const struct door_index answer = {.message = {.size = sizeof(answer), .kind = (uint16_t)kind, .id = id},
                                       .result = result,
                                       .reason = reason,
                                       .index = index};
@@ -152,13 +153,18 @@ static void ask_done(struct node_request *first) {
     }
 }
 
-static void checkpoint_ask(struct client *client, uint64_t id) {
+static enum door_kind kind_of(const struct ask *ask) {
+    return ask->request.fresh ? DOOR_FRESH : DOOR_CHECKPOINT;
+}
+
+static void ask_begin(struct client *client, enum door_kind kind, uint64_t id) {
     struct ask *ask = calloc(1, sizeof(*ask));
     if (!ask) {
-        index_send(client, id, SHELF_NO_MEMORY, REASON_NONE, 0);
+        index_send(client, kind, id, SHELF_NO_MEMORY, REASON_NONE, 0);
         return;
     }
     ask->request.done = ask_done;
+    ask->request.fresh = kind == DOOR_FRESH;
     ask->client = client;
     ask->id = id;
     list_init(&ask->link);
@@ -166,8 +172,21 @@ static void checkpoint_ask(struct client *client, uint64_t id) {
     client->ask_count++;
     client->door->ask_count++;
     (void)atomic_fetch_add_explicit(&client->references, 1, memory_order_relaxed);
-    node_disk_hope(client->node);
+    if (kind == DOOR_CHECKPOINT) {
+        node_disk_hope(client->node);
+    }
     node_post(client->node, &ask->request);
+}
+
+/* What is applied at the only node is applied everywhere. */
+static void fresh_ask(struct client *client, uint64_t id) {
+    if (node_is_clustered(client->node)) {
+        ask_begin(client, DOOR_FRESH, id);
+    } else {
+        uint64_t applied =
+            atomic_load_explicit(&node_replica(client->node)->image->applied, memory_order_acquire);
+        index_send(client, DOOR_FRESH, id, SHELF_OK, REASON_NONE, applied);
+    }
 }
 
 static void ask_forget(struct ask *ask) {
@@ -192,7 +211,7 @@ void asks_finish(struct client *client) {
         if (!ask->answered) {
             ask_forget(ask);
             bool stopped = reply->reason == REASON_NODE_STOPPED;
-            index_send(client, ask->id, stopped ? SHELF_IO : reply->result, reply->reason,
+            index_send(client, kind_of(ask), ask->id, stopped ? SHELF_IO : reply->result, reply->reason,
                        reply->receipt.index);
         }
         free(ask);
@@ -202,8 +221,10 @@ void asks_finish(struct client *client) {
 void asks_give_up(struct client *client) {
     LIST_FOREACH(link, &client->asks) {
         struct ask *ask = LIST_ENTRY(link, struct ask, client_link);
-        ask_forget(ask);
-        index_send(client, ask->id, SHELF_NO_SPACE, REASON_DISK_FULL, 0);
+        if (!ask->request.fresh) {
+            ask_forget(ask);
+            index_send(client, DOOR_CHECKPOINT, ask->id, SHELF_NO_SPACE, REASON_DISK_FULL, 0);
+        }
     }
 }
 
@@ -303,10 +324,13 @@ static void answer(struct client *client, const struct door_ask *ask) {
         cluster_answer(client, ask);
         break;
     case DOOR_CHECKPOINT:
+    case DOOR_FRESH:
         if (client->ask_count == DOOR_ASKS_MAX) {
             client_break(client, "it asks too much at once");
+        } else if (ask->message.kind == DOOR_FRESH) {
+            fresh_ask(client, ask->message.id);
         } else {
-            checkpoint_ask(client, ask->message.id);
+            ask_begin(client, DOOR_CHECKPOINT, ask->message.id);
         }
         break;
     case DOOR_HELLO:

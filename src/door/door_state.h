@@ -53,7 +53,7 @@ struct parcel {
     _Alignas(8) uint8_t bytes[];
 };
 
-/* A checkpoint that a client has asked for. Owned by the node until it is done, then by the client. */
+/* A checkpoint that a client has asked for, or whether what it reads is fresh. Owned by the node until it is done, then by the client. */
 struct ask {
     struct node_request request;
     struct list link; /* in client.asks_done; guarded by its lock */
