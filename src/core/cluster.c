@@ -303,9 +303,9 @@ void cluster_appended(struct core *core) {
     core->cluster.appended = true; /* the group may be what has asked for it: it is told later */
 }
 
-/* At the end of a step: on their way before the own write, as effects.messages go before the ios. */
+/* K4. At the end of a step: effects.messages go before the ios. */
 void cluster_send_appended(struct core *core) {
-    if (core->cluster.appended && !core->stopped) {
+    if (core->cluster.appended && !core->stopped && !MUTANT(APPENDED_WAITS)) {
         core->cluster.appended = false;
         group_on_appended(&core->cluster.group);
     }
