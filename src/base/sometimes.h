@@ -106,23 +106,41 @@
 // Of `sim --cluster`.
 #define SOMETIMES_CLUSTER_LIST(X)         \
     X(CLUSTER_LEADS)                      \
+    X(GROUP_PEER_FAR)                     \
     X(CLUSTER_ABDICATED)                  \
     X(CLUSTER_REGION_FORGOTTEN)           \
     X(CLUSTER_PARKED)                     \
+    X(CLUSTER_WRITES_AHEAD)               \
     X(CLUSTER_CUT)                        \
     X(CLUSTER_SERVED_FROM_DISK)           \
     X(CLUSTER_APPLIED_FROM_DISK)          \
     X(CLUSTER_APPLIED_FROM_MEMORY)        \
     X(CLUSTER_REGION_FOLLOWED)            \
-    X(CLUSTER_HISTORY)                    \
+    X(CLUSTER_FAR_SERVED)                 \
+    X(CLUSTER_FAR_APPLIED)                \
+    X(INSTALL_BEGUN)                      \
+    X(INSTALL_RESUMED)                    \
+    X(INSTALL_ANEW)                       \
+    X(INSTALL_NOT_NEEDED)                 \
+    X(INSTALL_GIVEN_UP)                   \
+    X(INSTALL_DAMAGED)                    \
+    X(INSTALL_DONE)                       \
+    X(INSTALL_LOG_BEGUN)                  \
+    X(DONATE_REFUSED)                     \
+    X(DONATE_HELD_CHECKPOINT)             \
+    X(DONATE_WITHOUT_LEAD)                \
+    X(CLUSTER_SIM_TAKEOVER_IN_INSTALL)    \
+    X(CLUSTER_SIM_CRASHED_IN_INSTALL)     \
     X(FORWARD_NO_ROOM)                    \
     X(FORWARD_UNKNOWN)                    \
     X(FORWARD_RESENT)                     \
     X(FORWARD_OLD_ANSWER_IGNORED)         \
     X(FORWARD_OF_OLD_PRIMARY)             \
+    X(FORWARD_APPENDED_BEFORE)            \
     X(FORWARD_TO_SELF)                    \
     X(FORWARD_WAITED_FOR_APPLIED)         \
     X(FORWARDED_AGAIN)                    \
+    X(FORWARDED_AHEAD)                    \
     X(FORWARDED_NO_ROOM)                  \
     X(CLUSTER_SIM_CRASHED)                \
     X(CLUSTER_SIM_CRASHED_IN_RECOVERY)    \

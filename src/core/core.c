@@ -74,6 +74,9 @@ static void carve_cluster(struct carver *carver, struct cluster *cluster, const 
     cluster->apply_buffer = carve(carver, record_bytes(sizes));
     cluster->promise_block = carve(carver, PROMISE_BLOCK_SIZE);
     cluster->tail = carve(carver, TAIL_MAX * sizeof(struct tail_record));
+    cluster->donate.buffer = carve(carver, PAGE_SIZE + PEER_PART_BYTES_MAX);
+    cluster->install.theirs = carve(carver, sizes->roots_max);
+    cluster->install.table = carve(carver, (size_t)2 * TABLE_BLOCK_SIZE);
     cluster->forwarding.forwards = carve(carver, FORWARDS_MAX * sizeof(struct forward));
     cluster->forwarders = carve(carver, FORWARDERS_MAX * sizeof(struct forwarder));
     cluster->forwarding.bytes = carve(carver, FORWARD_BYTES);
@@ -83,12 +86,17 @@ static size_t cluster_size(const struct sizes *sizes) {
     return (RECEIVED_MAX + 2) * align_up(record_bytes(sizes), PAGE_SIZE) + PROMISE_BLOCK_SIZE +
            align_up(TAIL_MAX * sizeof(struct tail_record), PAGE_SIZE) +
            align_up(FORWARDS_MAX * sizeof(struct forward), PAGE_SIZE) +
-           align_up(FORWARDERS_MAX * sizeof(struct forwarder), PAGE_SIZE) + FORWARD_BYTES;
+           align_up(FORWARDERS_MAX * sizeof(struct forwarder), PAGE_SIZE) + FORWARD_BYTES + PAGE_SIZE +
+           PEER_PART_BYTES_MAX + align_up(sizes->roots_max, PAGE_SIZE) + (size_t)2 * TABLE_BLOCK_SIZE;
+}
+
+static size_t batch_count(const struct core_config *config) {
+    return config->cluster ? BATCHES_CLUSTER : BATCHES;
 }
 
 static void carve_core(struct carver *carver, const struct core_config *config, const struct sizes *sizes) {
     struct core *core = carve(carver, sizeof(struct core));
-    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+    for (size_t i = 0; i < batch_count(config); i++) {
         carve_batch(carver, &core->batches[i], sizes);
     }
     if (config->cluster) {
@@ -119,7 +127,7 @@ size_t core_size(const struct core_config *config) {
         align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
         align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
     size_t cluster = config->cluster ? cluster_size(&sizes) : 0;
-    return fixed + cluster + ARRAY_COUNT(((struct core *)0)->batches) * batch + PAGE_SIZE + ZERO_BYTES +
+    return fixed + cluster + batch_count(config) * batch + PAGE_SIZE + ZERO_BYTES +
            CHECKPOINT_IOS * CHECKPOINT_IO_BYTES + align_up(sizes.roots_max, PAGE_SIZE) +
            (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
            align_up(sizes.copies_max * sizeof(struct copied_page), PAGE_SIZE) +
@@ -140,7 +148,7 @@ struct core *core_init(void *memory, const struct core_config *config, struct im
     core->image = image;
     core->maps = maps;
     core->building = &core->batches[0];
-    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+    for (size_t i = 0; i < batch_count(config); i++) {
         overlay_reset(&core->batches[i].overlay);
     }
     log_init(core);
@@ -181,8 +189,16 @@ void core_reply_direct(struct core *core, uint64_t token, shelf_result result, e
     core_reply_out(core, &reply);
 }
 
+void core_durability_say(const struct core *core, struct reply *reply) {
+    if (core->cluster.on && reply->receipt.durability == SHELF_DURABLE_LOCAL &&
+        core->cluster.group.known.member_count > 1) {
+        reply->receipt.durability = SHELF_DURABLE_MAJORITY;
+    }
+}
+
 void core_reply(struct core *core, const struct reply *reply) {
     struct reply copy = *reply;
+    core_durability_say(core, &copy);
     if (forward_reply(core, &copy)) {
         core_reply_out(core, &copy);
     }
@@ -302,6 +318,12 @@ static void on_io_done(struct core *core, struct io *io) {
     case PURPOSE_LIMBO:
         abdicate_on_io(core, io);
         break;
+    case PURPOSE_DONATE:
+        donate_on_io(core, io);
+        break;
+    case PURPOSE_INSTALL:
+        install_on_io(core, io);
+        break;
     }
 }
 
@@ -325,7 +347,7 @@ static void on_tick(struct core *core, const struct event *event) {
  * or for the step that ends the hold. That step goes on with all that there is. */
 static bool joined_only(const struct core *core, const struct event *event, uint32_t tx_count_before) {
     return event->kind == EVENT_SUBMIT && core->building->tx_count > tx_count_before &&
-           (core->log.writing != NULL || event->hold_record) &&
+           ((core->log.writing != NULL && !log_may_go_on(core)) || event->hold_record) &&
            (core->log.applying == NULL || core->defer_apply);
 }
 
@@ -339,7 +361,8 @@ static void go_on(struct core *core, const struct event *event) {
         return;
     }
     cluster_go_on(core);
-    if (core->stopped) {
+    core->closed |= core->closing && core->effects->restart;
+    if (core->stopped || core->effects->restart) {
         return;
     }
     catalog_continue(core);
@@ -349,15 +372,16 @@ static void go_on(struct core *core, const struct event *event) {
     }
     bool may_write = !core->cluster.on || (core->serving && !cluster_held(core));
     if (core->building->tx_count > 0 && !event->hold_record && may_write) {
+        log_go_on(core);
         log_write(core, RECORD_DATA);
+        cluster_sent(core);
     }
-    cluster_send_appended(core);
     if (!core->stopped) {
         log_background(core);
     }
     bool idle = !core_log_busy(core) && core->log.applying == NULL && !core_work_pending(core) &&
                 core->control.state == CONTROL_IDLE && core->checkpoint.state == CHECKPOINT_IDLE &&
-                !core->checkpoint.wanted && !core->remove_io.busy;
+                !core->checkpoint.wanted && !core->remove_io.busy && !install_holds_checkpoint(core);
     if (core->closing && !core->closed && idle && !core->stopped) {
         if (core->close_checkpoint && checkpoint_dirty(core)) {
             core->close_checkpoint = false;
@@ -377,7 +401,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     effects->message_count = 0;
     effects->messages = NULL;
     effects->swap = NULL;
-    effects->look = effects->more = false;
+    effects->look = effects->more = effects->restart = false;
     effects->refused = effects->opened = effects->closed = false;
     core->effects = effects;
     core->now_ms = max_u64(core->now_ms, event->now_ms);
@@ -421,6 +445,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     effects->apply_due = !core->stopped && !core->cluster.on && core->log.applying != NULL &&
                          (core->defer_apply || effects->reply_count > 0);
     effects->stopped = core->stopped;
+    effects->restart = core->cluster.install.state == INSTALL_DONE && !core->stopped;
     effects->closed = core->closed;
     core->effects = NULL;
 }
@@ -458,5 +483,6 @@ void core_status_get(const struct core *core, struct core_status *ret_status) {
     ret_status->commit = core->cluster.on ? core->cluster.commit : core->applied;
     ret_status->last = core->log.last.index;
     ret_status->durable = core->log.durable_index;
+    ret_status->installs = core->cluster.install.state != INSTALL_NONE;
     ret_status->checkpoint_active = core->checkpoint.state != CHECKPOINT_IDLE;
 }

@@ -16,7 +16,7 @@
  *
  * Invariants (each file cites the ones it keeps):
  *   C1  At most one record is being written; the next is built meanwhile, and the one before may still be waiting to be
- *       applied. Record n+1 is never sent to the disk before record n is durable.
+ *       applied (in a cluster: to be committed). Record n+1 is never sent to the disk before record n is durable.
  *   C2  Nothing of a record is shown or answered before it is durable and applied.
  *   C3  Applied records form a prefix of the log; the image between two steps is exact at `applied`.
  *   C4  What `admitted` state says (sessions, catalog, completed overlays) includes every record admitted, applied or not.
@@ -76,6 +76,8 @@ struct batch {
     struct overlay overlay;
 };
 #define BATCH_RECORD_OFFSET 4096u
+#define BATCHES             3u
+#define BATCHES_CLUSTER     4u
 #define BATCH_REPLIES_MAX   (2u * RECORD_TXS_MAX)
 
 static inline uint8_t *batch_payload(const struct batch *batch) {
@@ -92,6 +94,7 @@ static inline uint64_t payload_lines_max(size_t payload_size) {
 struct segment {
     uint64_t sequence; /* 0: never used, or trimmed */
     uint64_t index_first;
+    uint64_t offset_first; /* where that record begins; 0: behind the header */
     uint64_t zeroed_bytes; /* written at least once up to here: overwriting is cheap */
     bool stale;            /* recovery: it lies behind the end of the log, and its header on disk must go */
 };
@@ -110,6 +113,7 @@ struct log {
     struct batch *writing;  /* the batch in flight, or durable and behind `applying`; or NULL */
     bool writing_durable;   /* the latter */
     struct batch *applying; /* durable, not applied yet; or NULL */
+    struct batch *parked;   /* of a cluster: durable, behind `applying` and before `writing`; or NULL */
     uint64_t write_offset;  /* of the write in flight, in the file, and its buffer and size */
     size_t write_size;
     uint8_t *write_buffer;
@@ -267,6 +271,7 @@ enum recovery_state {
     RECOVERY_HINT,
     RECOVERY_LOG_LENGTH,
     RECOVERY_SEGMENTS,
+    RECOVERY_ANEW, /* behind a checkpoint that came from a peer */
     RECOVERY_REPLAY,
     RECOVERY_EVIDENCE,
     RECOVERY_WIPE,
@@ -274,7 +279,6 @@ enum recovery_state {
     RECOVERY_EPOCH,
     RECOVERY_HINT_CLEAR,
     RECOVERY_PROMISE, /* of a cluster */
-    RECOVERY_HISTORY, /* of a cluster */
     RECOVERY_OPENING,
     RECOVERY_DONE,
 };
@@ -349,6 +353,8 @@ enum io_purpose {
     PURPOSE_APPLY_READ,
     PURPOSE_APPLY_FILES,
     PURPOSE_LIMBO,
+    PURPOSE_DONATE,
+    PURPOSE_INSTALL,
 };
 
 struct core {
@@ -370,7 +376,8 @@ struct core {
     struct core_fault fault;
     bool stopped;
 
-    struct batch batches[3]; /* one being built, one being written, one being applied */
+    struct batch
+        batches[BATCHES_CLUSTER]; /* one being built, one being written, one being applied, one parked */
     struct batch *building;
     struct log log;
     struct region regions[REGION_PLACES];   /* place 0 is the system region */
@@ -399,6 +406,8 @@ void core_issue(struct core *core, struct io *io, uint32_t purpose);
 /* An answer to what was admitted, in this step. In a cluster it may be for another node (forward.h). */
 void core_reply(struct core *core, const struct reply *reply);
 void core_reply_result(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
+/* What was acknowledged is on q disks of the set (rule L4); in a set of one, on this one's only. */
+void core_durability_say(const struct core *core, struct reply *reply);
 /* With the program's own token. */
 void core_reply_out(struct core *core, const struct reply *reply);
 void core_reply_direct(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
@@ -474,6 +483,10 @@ void catalog_mirror_rebuild(struct core *core);
 void log_init(struct core *core);
 bool log_has_room(const struct core *core, size_t record_bytes, bool opening);
 bool log_free_segment(const struct core *core, uint32_t *ret_place);
+/* Of a cluster: could the next record be sent to the disk, though the one that is durable is not committed yet? */
+bool log_may_go_on(const struct core *core);
+void log_go_on(struct core *core);
+void log_park(struct core *core); /* what is being written is durable, and makes room */
 void log_write(struct core *core, enum record_kind kind); /* sends the building batch, if none is in flight */
 void log_on_write(struct core *core, struct io *io);
 void log_on_reserve(struct core *core, struct io *io);
@@ -522,7 +535,11 @@ void checkpoint_page_changes(struct core *core, struct region *region, uint64_t 
 /* Would it have to be copied first? */
 bool checkpoint_copies(const struct core *core, const struct region *region, uint64_t page);
 bool checkpoint_dirty(const struct core *core);
+/* The four copies of it, in checkpoint.superblock_buffer; it gets its checksum. */
+void checkpoint_copies_fill(struct core *core, struct superblock *block);
 uint64_t roots_size(const struct core *core);
+/* Does an entry of a roots blob make sense, with so many bytes left from it on? */
+bool roots_region_sane(const struct roots_region *entry, uint64_t left, bool first);
 
 /* recovery.c, replay.c */
 void recovery_start(struct core *core);

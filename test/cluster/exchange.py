@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from exchange_roles import DEADLINE_S, GATEWAYS, Bed, number_in, source_main  # noqa: E402
 
 EVENTS_BETWEEN = 1500  # taken by the engine from one kill to the next: each time work goes on first
-RATE = 2500            # events a second and gateway: they are to be at it until the last kill
+RATE = 800             # events a second and gateway: they are to be at it until the last kill
 
 
 def where(node):
