@@ -179,6 +179,27 @@ def test_all_restart_without_etcd(cluster):
     cluster.put('again', 'all')
 
 
+def test_catch_up_by_checkpoint(cluster):
+    """A node that was away until the primary's log did not reach back to it any more."""
+    primary = cluster.led()
+    node = next(node for node in cluster.nodes if node is not primary)
+    node.end()
+    done = primary.shelf('create', 'big', '48M')
+    check(done.returncode == OK, 'a large region', done.stderr)
+    value = path('value')
+    for number in range(24):
+        with open(value, 'wb') as file:
+            file.write(b'%08d' % number * (1 << 20))
+        with open(value, 'rb') as file:
+            done = run([PROGRAMS[1], 'put', primary.data, 'big/map', 'value', '-'], stdin=file, env=environment)
+        check(done.returncode == OK, 'a large value', done.stderr)
+    before = len(node.events())
+    node.start()
+    cluster.settle()
+    cluster.until(lambda: (node.get('value', 'big/map') or '')[-8:] == '00000023', 'it to have the last one')
+    check(any(event['event'] == 'reopening' for event in node.events()[before:]), 'it got a checkpoint')
+
+
 def test_refused(cluster):
     node = cluster.nodes[0]
 
