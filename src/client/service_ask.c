@@ -12,8 +12,6 @@
 #include "client/service_state.h"
 #include "world/world.h"
 
-enum { FRESH_APART_NS = 2000000 };
-
 /* ---- Answers ------------------------------------------------------------------------------------------------------ */
 
 static struct ask *ask_of(struct service *service, const struct door_message *message) {
@@ -171,28 +169,30 @@ shelf_result service_region_get(struct service *service, uint32_t region,
     return region_ask(service, NULL, region, ret_info);
 }
 
-/* A program that is the node itself has what is newest. A cluster may be between two primaries, or about to change its set: a moment
- * later it can say. */
+static void pause_ns(uint64_t time_ns) {
+    (void)nanosleep(&(struct timespec){.tv_nsec = (long)time_ns}, NULL);
+}
+
 shelf_result service_confirm(struct service *service) {
+    enum { AGAIN_NS = 2000000 };
     uint64_t until_ns = world_monotonic_ns() + (uint64_t)service->options.commit_deadline_ms * 1000000;
-    struct door_index answer = {.result = SHELF_UNAVAILABLE};
-    while (!atomic_load(&service->node) && answer.result != SHELF_OK) {
-        struct door_ask question = {0};
-        struct node *node;
-        shelf_result result =
+    struct node *node =
+        atomic_load(&service->node); /* a program never is a node of a cluster: it sees its own */
+    struct door_ask question = {0};
+    struct door_index answer = {.result = SHELF_OK};
+    shelf_result result = SHELF_OK;
+    while (result == SHELF_OK && !node) {
+        result =
             ask_run(service, DOOR_FRESH, &question, &answer, sizeof(answer), sizeof(answer), NULL, &node);
-        if (result != SHELF_OK || node)
-            return result;
-        if (answer.result != SHELF_OK && answer.result != SHELF_UNAVAILABLE)
-            return (shelf_result)answer.result;
-        if (answer.result != SHELF_OK && world_monotonic_ns() > until_ns) {
-            detail_set("no primary answers; without SHELF_FRESH, what is here can be read");
-            return SHELF_UNAVAILABLE;
-        }
-        if (answer.result != SHELF_OK)
-            (void)nanosleep(&(struct timespec){.tv_nsec = FRESH_APART_NS}, NULL);
+        if (result != SHELF_OK || node || answer.result != SHELF_UNAVAILABLE ||
+            world_monotonic_ns() >= until_ns)
+            break;
+        pause_ns(AGAIN_NS); /* nobody leads at the moment, or the set is being changed */
     }
-    return SHELF_OK;
+    if (result == SHELF_OK && answer.result != SHELF_OK)
+        detail_set("no majority of the cluster has confirmed that what is read is the latest: %s",
+                   shelf_result_text((shelf_result)answer.result));
+    return result == SHELF_OK ? (shelf_result)answer.result : result;
 }
 
 shelf_result service_info(struct service *service, struct shelf_info *ret_info) {

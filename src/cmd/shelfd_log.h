@@ -16,48 +16,47 @@ extern const char *const log_level_words[];  /* in the order of the enum; NULL e
 extern const char *const log_format_words[]; /* the same */
 
 /* X(id, name, level, what it means) */
-#define LOG_EVENT_LIST(X)                                                                                   \
-    X(STARTING, "starting", INFO, "the configuration is right; the directory is opened next")               \
-    X(VARIABLE_UNKNOWN, "variable-unknown", WARNING, "a variable SHELF_... looks misspelt")                 \
-    X(MARK_FAILED, "mark-failed", WARNING,                                                                  \
-      "the file `daemon` cannot be written: programs that open the directory may take it")                  \
-    X(RECOVERED, "recovered", INFO, "the data is in memory: what was replayed, what was cut off")           \
-    X(SERVING, "serving", INFO, "programs can attach")                                                      \
-    X(CLIENT_ATTACHED, "client.attached", DEBUG, "a program has attached")                                  \
-    X(CLIENT_GONE, "client.gone", DEBUG, "it has ended, or has closed its shelf")                           \
-    X(CLIENT_REFUSED, "client.refused", WARNING, "a program could not attach, and why")                     \
-    X(CLIENT_BROKE_RULE, "client.broke-rule", WARNING,                                                      \
-      "a program was disconnected: what it sent makes no sense")                                            \
-    X(DOOR, "door", INFO, "anything else about programs that attach")                                       \
-    X(CLUSTER_MADE, "cluster-made", INFO, "there was no cluster of that name; this node has made it")       \
-    X(NODE_EMPTIED, "node-emptied", WARNING,                                                                \
-      "the directory of a node has lost its shelf: it joins anew, and gets everything from the others")     \
-    X(NODE_REPLACED, "node-replaced", ERROR, "another directory has become the node of this number")        \
-    X(NODE_FORGOTTEN, "node-forgotten", INFO, "a number whose address another node has now is given up")    \
-    X(ROLE_PRIMARY, "role-primary", INFO, "this node takes commits from now on")                            \
-    X(ROLE_BACKUP, "role-backup", INFO, "this node keeps a copy that counts")                               \
-    X(ROLE_LEARNER, "role-learner", INFO, "this node gets what it lacks, and does not count yet")           \
-    X(SET_CHANGED, "set-changed", INFO, "who leads, and who is in sync")                                    \
-    X(PEER_CONNECTED, "peer-connected", INFO, "another node can be reached")                                \
-    X(PEER_LOST, "peer-lost", WARNING, "it cannot, and why")                                                \
-    X(PEERS_NOT_STORED, "peers-not-stored", WARNING,                                                        \
-      "the others' addresses cannot be kept in the directory")                                              \
-    X(COORDINATOR_BACK, "coordinator-back", INFO, "etcd answers")                                           \
-    X(COORDINATOR_LOST, "coordinator-lost", WARNING,                                                        \
-      "etcd does not answer: commits go on, but nobody can take over and the set cannot change")            \
-    X(COORDINATOR_REFUSED, "coordinator-refused", ERROR, "what etcd says cannot be right, and why")         \
-    X(NO_SPACE, "no-space", WARNING, "the disk is full: reads go on, writers are told")                     \
-    X(SPACE_AGAIN, "space-again", INFO, "there is space again")                                             \
-    X(NODE_SILENT, "node-silent", ERROR, "the node has not answered in time; no watchdog pings")            \
-    X(NODE_ANSWERS, "node-answers", INFO, "it does again")                                                  \
-    X(DISK_FAULT, "disk-fault", ERROR, "the disk failed; the node has stopped and shelfd ends with 17")     \
-    X(REOPENING, "reopening", INFO,                                                                         \
-      "another node's checkpoint was installed, since its log did not reach back so far: the directory is " \
-      "opened again")                                                                                       \
-    X(STOPPING, "stopping", INFO, "a signal: it ends; a lone node writes a checkpoint first")               \
-    X(STOPPED, "stopped", INFO, "the directory is free")                                                    \
-    X(QUIT, "quit", WARNING, "a signal while it opened or stopped: ended at once, without a checkpoint")    \
-    X(CHECKPOINT_FAILED, "checkpoint-failed", ERROR, "no last checkpoint; the next start replays the log")  \
+#define LOG_EVENT_LIST(X)                                                                                  \
+    X(STARTING, "starting", INFO, "the configuration is right; the directory is opened next")              \
+    X(VARIABLE_UNKNOWN, "variable-unknown", WARNING, "a variable SHELF_... looks misspelt")                \
+    X(MARK_FAILED, "mark-failed", WARNING,                                                                 \
+      "the file `daemon` cannot be written: programs that open the directory may take it")                 \
+    X(RECOVERED, "recovered", INFO, "the data is in memory: what was replayed, what was cut off")          \
+    X(SERVING, "serving", INFO, "programs can attach")                                                     \
+    X(CLIENT_ATTACHED, "client.attached", DEBUG, "a program has attached")                                 \
+    X(CLIENT_GONE, "client.gone", DEBUG, "it has ended, or has closed its shelf")                          \
+    X(CLIENT_REFUSED, "client.refused", WARNING, "a program could not attach, and why")                    \
+    X(CLIENT_BROKE_RULE, "client.broke-rule", WARNING,                                                     \
+      "a program was disconnected: what it sent makes no sense")                                           \
+    X(DOOR, "door", INFO, "anything else about programs that attach")                                      \
+    X(CLUSTER_MADE, "cluster-made", INFO, "there was no cluster of that name; this node has made it")      \
+    X(NODE_EMPTIED, "node-emptied", WARNING,                                                               \
+      "the directory of a node has lost its shelf: it joins anew, and gets everything from the others")    \
+    X(NODE_REPLACED, "node-replaced", ERROR, "another directory has become the node of this number")       \
+    X(NODE_FORGOTTEN, "node-forgotten", INFO, "a number whose address another node has now is given up")   \
+    X(ROLE_PRIMARY, "role-primary", INFO, "this node takes commits from now on")                           \
+    X(ROLE_BACKUP, "role-backup", INFO, "this node keeps a copy that counts")                              \
+    X(ROLE_LEARNER, "role-learner", INFO, "this node gets what it lacks, and does not count yet")          \
+    X(SET_CHANGED, "set-changed", INFO, "who leads, and who is in sync")                                   \
+    X(PEER_CONNECTED, "peer-connected", INFO, "another node can be reached")                               \
+    X(PEER_LOST, "peer-lost", WARNING, "it cannot, and why")                                               \
+    X(PEERS_NOT_STORED, "peers-not-stored", WARNING,                                                       \
+      "the others' addresses cannot be kept in the directory")                                             \
+    X(COORDINATOR_BACK, "coordinator-back", INFO, "etcd answers")                                          \
+    X(COORDINATOR_LOST, "coordinator-lost", WARNING,                                                       \
+      "etcd does not answer: commits go on, but nobody can take over and the set cannot change")           \
+    X(COORDINATOR_REFUSED, "coordinator-refused", ERROR, "what etcd says cannot be right, and why")        \
+    X(NO_SPACE, "no-space", WARNING, "the disk is full: reads go on, writers are told")                    \
+    X(SPACE_AGAIN, "space-again", INFO, "there is space again")                                            \
+    X(NODE_SILENT, "node-silent", ERROR, "the node has not answered in time; no watchdog pings")           \
+    X(NODE_ANSWERS, "node-answers", INFO, "it does again")                                                 \
+    X(DISK_FAULT, "disk-fault", ERROR, "the disk failed; the node has stopped and shelfd ends with 17")    \
+    X(REOPENING, "reopening", INFO,                                                                        \
+      "another node's checkpoint was installed: the directory is opened again")                            \
+    X(STOPPING, "stopping", INFO, "a signal: it ends; a lone node writes a checkpoint first")              \
+    X(STOPPED, "stopped", INFO, "the directory is free")                                                   \
+    X(QUIT, "quit", WARNING, "a signal while it opened or stopped: ended at once, without a checkpoint")   \
+    X(CHECKPOINT_FAILED, "checkpoint-failed", ERROR, "no last checkpoint; the next start replays the log") \
     X(FAILED, "failed", ERROR, "it cannot start, or go on; the reason, and the exit code")
 
 enum log_event {

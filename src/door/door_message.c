@@ -5,7 +5,7 @@
  *   M1  A packet has exactly the size of its kind, and no descriptors with it; else the client has broken a rule.
  *   M2  While an answer waits for the client to read, nothing more is read from it; after UNREAD_MS it is disconnected.
  *       So a client costs at most the answers to what it may ask at once.
- *   M3  The answer to CHECKPOINT comes when the node has it; all others within this thread.
+ *   M3  The answers to CHECKPOINT and FRESH come when the node has them; all others within this thread.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -119,11 +119,11 @@ void messages_free(struct client *client) {
     }
 }
 
-/* ---- What takes a while: checkpoints, and whether what is here is fresh -------------------------------------------------------------------------------------------------- */
+/* ---- What takes the node a while -------------------------------------------------------------------------------------------------- */
 
-static void index_send(struct client *client, enum door_kind kind, uint64_t id, uint32_t result,
-                       uint32_t reason, uint64_t index) {
-    const struct door_index answer = {.message = {.size = sizeof(answer), .kind = (uint16_t)kind, .id = id},
+static void index_send(struct client *client, uint16_t kind, uint64_t id, uint32_t result, uint32_t reason,
+                       uint64_t index) {
+    const struct door_index answer = {.message = {.size = sizeof(answer), .kind = kind, .id = id},
                                       .result = result,
                                       .reason = reason,
                                       .index = index};
@@ -153,11 +153,7 @@ static void ask_done(struct node_request *first) {
     }
 }
 
-static enum door_kind kind_of(const struct ask *ask) {
-    return ask->request.fresh ? DOOR_FRESH : DOOR_CHECKPOINT;
-}
-
-static void ask_begin(struct client *client, enum door_kind kind, uint64_t id) {
+static void ask_begin(struct client *client, uint16_t kind, uint64_t id) {
     struct ask *ask = calloc(1, sizeof(*ask));
     if (!ask) {
         index_send(client, kind, id, SHELF_NO_MEMORY, REASON_NONE, 0);
@@ -165,6 +161,7 @@ static void ask_begin(struct client *client, enum door_kind kind, uint64_t id) {
     }
     ask->request.done = ask_done;
     ask->request.fresh = kind == DOOR_FRESH;
+    ask->kind = kind;
     ask->client = client;
     ask->id = id;
     list_init(&ask->link);
@@ -178,14 +175,12 @@ static void ask_begin(struct client *client, enum door_kind kind, uint64_t id) {
     node_post(client->node, &ask->request);
 }
 
-/* What is applied at the only node is applied everywhere. */
+/* Who has attached to a lone node sees all that was acknowledged, at once. */
 static void fresh_ask(struct client *client, uint64_t id) {
-    if (node_is_clustered(client->node)) {
-        ask_begin(client, DOOR_FRESH, id);
+    if (node_is_alone(client->node)) {
+        index_send(client, DOOR_FRESH, id, SHELF_OK, REASON_NONE, 0);
     } else {
-        uint64_t applied =
-            atomic_load_explicit(&node_replica(client->node)->image->applied, memory_order_acquire);
-        index_send(client, DOOR_FRESH, id, SHELF_OK, REASON_NONE, applied);
+        ask_begin(client, DOOR_FRESH, id);
     }
 }
 
@@ -211,7 +206,7 @@ void asks_finish(struct client *client) {
         if (!ask->answered) {
             ask_forget(ask);
             bool stopped = reply->reason == REASON_NODE_STOPPED;
-            index_send(client, kind_of(ask), ask->id, stopped ? SHELF_IO : reply->result, reply->reason,
+            index_send(client, ask->kind, ask->id, stopped ? SHELF_IO : reply->result, reply->reason,
                        reply->receipt.index);
         }
         free(ask);
@@ -221,9 +216,9 @@ void asks_finish(struct client *client) {
 void asks_give_up(struct client *client) {
     LIST_FOREACH(link, &client->asks) {
         struct ask *ask = LIST_ENTRY(link, struct ask, client_link);
-        if (!ask->request.fresh) {
+        if (ask->kind == DOOR_CHECKPOINT) {
             ask_forget(ask);
-            index_send(client, DOOR_CHECKPOINT, ask->id, SHELF_NO_SPACE, REASON_DISK_FULL, 0);
+            index_send(client, ask->kind, ask->id, SHELF_NO_SPACE, REASON_DISK_FULL, 0);
         }
     }
 }

@@ -53,12 +53,13 @@ struct parcel {
     _Alignas(8) uint8_t bytes[];
 };
 
-/* A checkpoint that a client has asked for, or whether what it reads is fresh. Owned by the node until it is done, then by the client. */
+/* A checkpoint that a client has asked for. Owned by the node until it is done, then by the client. */
 struct ask {
     struct node_request request;
     struct list link; /* in client.asks_done; guarded by its lock */
     struct client *client;
     uint64_t id;
+    uint16_t kind;           /* CHECKPOINT, FRESH */
     bool answered;           /* the disk is full: the client has been told */
     struct list client_link; /* in client.asks */
 };

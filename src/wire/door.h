@@ -43,7 +43,7 @@ enum door_kind {
     DOOR_CHECKPOINT, /* door_ask -> door_index, when it is durable */
     DOOR_CLIENTS,    /* door_ask: clients from that id on -> door_clients */
     DOOR_CLUSTER,    /* door_ask -> door_cluster */
-    DOOR_FRESH, /* door_ask -> door_index: what was acknowledged anywhere before the question is to be read here now */
+    DOOR_FRESH,      /* door_ask -> door_index, when a linearizable read may begin in the replica */
 };
 
 struct door_message {
