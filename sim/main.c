@@ -266,9 +266,9 @@ static bool mutant_found_by_schedule(void) {
 
 static bool mutant_job(uint64_t number, char *text, size_t text_size) {
     mutant_active = (enum mutant)(number + 1);
-    runs = mutant_active >= MUTANT_APPLY_UNCOMMITTED     ? RUNS_CLUSTER
-           : mutant_active >= MUTANT_INCARNATION_IGNORED ? RUNS_GROUP
-                                                         : RUNS_NODE;
+    runs = mutant_active >= MUTANT_APPLY_UNCOMMITTED    ? RUNS_CLUSTER
+           : mutant_active >= MUTANT_LEADS_WITHOUT_SWAP ? RUNS_GROUP
+                                                        : RUNS_NODE;
     uint64_t hash;
     if (runs != RUNS_NODE && mutant_found_by_schedule()) {
         shared->mutant_seed[mutant_active] = UINT64_MAX;
