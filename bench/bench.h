@@ -28,7 +28,9 @@
 struct peer;
 
 enum sense { AT_MOST, AT_LEAST };
-enum where { HERE, ATTACHED }; // our side's node: in this process, or in another one
+// Our side's node: in this process, in another one, the primary of a cluster in one; or there is none, and our side is the
+// bare program.
+enum where { HERE, ATTACHED, CLUSTER, BARE };
 enum judged { JUDGE_NOTHING, JUDGE_RATIO, JUDGE_VALUE };
 
 struct bench {
@@ -46,6 +48,7 @@ struct bench {
 struct settings {
     const char *dir; // scratch directory of this benchmark: exists, empty, removed afterwards
     double seconds;  // time to spend on alternating rounds
+    size_t kills;    // failovers to measure; 0: as many as the time allows
     bool json;
     bool image_is_huge; // whether the shelf's image has huge pages here; set by the benchmark for its peer
 };
@@ -61,7 +64,8 @@ struct outcome {
 };
 // Prints the line of one outcome. Only the main line and those with a target of their own are judged.
 void outcome_print(const struct bench *b, const struct outcome *o);
-void outcome_print_judged(const struct bench *b, const struct outcome *o, enum sense sense, double target);
+void outcome_print_judged(const struct bench *b, const struct outcome *o, enum judged judged,
+                          enum sense sense, double target);
 
 // On a terminal: a line that says what is going on.
 void progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -137,6 +141,8 @@ void crew_end(struct crew *c);
 // Like fork(), but fails instead; the child dies with its parent. With a handle open, only if the child makes none.
 pid_t process_begin(void);
 bool process_lives(pid_t process);
+// In a child, before it becomes another program: nothing to read, and what it says is heard by nobody.
+void process_quiet(void);
 // By SIGKILL: what it leaves is removed with the scratch directory.
 void process_end(pid_t process);
 
@@ -146,6 +152,11 @@ struct server {
     char where[4096 + 16]; // for shelf_open()
 };
 void server_begin(struct server *server, const char *name);
+struct server_setting { // a variable of its environment
+    const char *name, *value;
+};
+// `list` ends with a name that is NULL. There must be a shelfd.
+void server_begin_with(struct server *server, const char *name, const struct server_setting *list);
 // Waits until it serves.
 shelf *server_attach(const struct server *server);
 void server_end(struct server *server);
@@ -203,12 +214,27 @@ struct peer {
     void *(*writer_open)(void *database);
     void (*writer_close)(void *writer);
     void (*put)(void *writer, const struct key *key, const void *value, size_t size);
-    // A server: many puts may be under way of one writer. Begins one; waits for the oldest. NULL: it is none.
+    // A server: many puts (parallel of them, see struct bench) may be under way of one writer. Begins one; waits for the oldest. NULL: it is none.
     void (*put_append)(void *writer, const struct key *key, const void *value, size_t size);
     void (*put_await)(void *writer);
 };
 extern const struct peer peer_lmdb, peer_rocksdb, peer_sqlite, peer_redis;
-extern const struct peer peer_plain; // a hash table without any promise
+extern const struct peer peer_etcd, peer_redis_replicas; // three nodes each
+extern const struct peer peer_plain;                     // a hash table without any promise
+
+// ---- etcd (etcd.c) ------------------------------------------------------------------------------------------------
+
+enum { ETCD_MEMBERS_MAX = 3 };
+struct etcd {
+    size_t count, leader; // leader: position of the one that led when it began
+    struct etcd_member {
+        pid_t process;
+        uint16_t port, peer_port; // on loopback
+    } members[ETCD_MEMBERS_MAX];
+};
+// Returns when it serves.
+void etcd_begin(struct etcd *e, size_t count);
+void etcd_end(struct etcd *e);
 
 // ---- Disk floors (disk.c) -----------------------------------------------------------------------------------------
 
@@ -224,6 +250,8 @@ struct disk { // a file that was written in full before, overwritten in order an
 };
 // Makes the file and picks the fastest method, and of the sizes that hold `payload` bytes the fastest.
 void disk_open(struct disk *d, size_t payload);
+// Makes another file, settings.dir/name, that is written in the same way.
+void disk_open_like(struct disk *d, const struct disk *pattern, const char *name);
 // One durable write of `size` bytes (a multiple of 512) of d->buffer or another aligned buffer.
 void disk_write(struct disk *d, const void *buffer, size_t size);
 void disk_close(struct disk *d);
@@ -235,6 +263,39 @@ void disk_file_make(const char *path, uint64_t size);
 double disk_read_rate(const char *path, uint64_t size, size_t threads);
 // Fails with a clear message if the scratch directory is not on a disk.
 void disk_check(void);
+
+// ---- Loopback (loopback.c) ----------------------------------------------------------------------------------------
+
+// A port that nobody uses now (somebody may take it before it is used again: then try another).
+uint16_t loopback_port(void);
+// Both ends of a new TCP connection over loopback, without delays for small messages.
+void loopback_pair(int ret_fds[2]);
+void loopback_send(int fd, const void *bytes, size_t size);
+// False: the other end is closed.
+bool loopback_receive(int fd, void *bytes, size_t size);
+
+// ---- The bare program (bare.c) ------------------------------------------------------------------------------------
+
+// What a majority of three costs with nothing around it: every write is sent to the followers, which are processes of
+// their own, over TCP, and written here meanwhile; it is done when it is durable here and at one follower. All files
+// are of the same disk. Without followers it is the disk alone.
+enum { FOLLOWERS_MAX = 2 };
+struct bare {
+    struct disk disk;
+    size_t follower_count;
+    struct follower {
+        pid_t process;
+        int fd;
+        uint64_t durable; // writes that it has acknowledged
+    } followers[FOLLOWERS_MAX];
+    uint64_t written; // writes that were made here
+};
+void bare_open(struct bare *b, size_t payload, size_t follower_count);
+// `size` is b->disk.write_size, unless there are no followers.
+void bare_write(struct bare *b, const void *buffer, size_t size);
+// Waits until all followers have everything.
+void bare_settle(struct bare *b);
+void bare_close(struct bare *b);
 
 // ---- Our side (ours.c) --------------------------------------------------------------------------------------------
 
@@ -248,6 +309,29 @@ shelf_region ours_region_fill(shelf *s, const char *name, uint64_t size, bool ch
 // A formatted region with a map of the records.
 shelf_map ours_map_load(shelf *s, const struct records *records);
 
+// ---- A cluster (cluster.c) ----------------------------------------------------------------------------------------
+
+enum { CLUSTER_NODES = 3 };
+struct cluster {
+    struct etcd etcd;
+    size_t count, primary; // primary: position of the one that led when it was made
+    bool patient;          // nobody is suspected before 5 s of silence
+    struct server nodes[CLUSTER_NODES];
+    uint16_t ports[CLUSTER_NODES]; // for the other nodes
+};
+// Starts all nodes.
+void cluster_begin(struct cluster *c, bool patient);
+// Starts a node that has ended.
+void cluster_node_begin(struct cluster *c, size_t position);
+shelf *cluster_attach(const struct cluster *c, size_t position);
+// Waits until so many nodes are in sync, by what the node of `s` knows; returns which leads.
+size_t cluster_primary_wait(const struct cluster *c, shelf *s, size_t in_sync);
+// Whether the node of `s` leads, and all are in sync and have everything; in which epoch.
+bool cluster_is_level(const struct cluster *c, shelf *s, uint64_t *ret_epoch);
+// A new cluster of patient nodes, all in sync, and its primary attached to.
+shelf *cluster_make(struct cluster *c);
+void cluster_end(struct cluster *c);
+
 // ---- Benchmarks ---------------------------------------------------------------------------------------------------
 
 void bench_read_independent(const struct bench *b);
@@ -260,6 +344,8 @@ void bench_commit_one(const struct bench *b);
 void bench_commit_threads(const struct bench *b);
 void bench_commit_outstanding(const struct bench *b);
 void bench_commit_peer(const struct bench *b);
+void bench_failover_kill(const struct bench *b);
+void bench_failover_silent(const struct bench *b);
 void bench_recover_image(const struct bench *b);
 void bench_recover_log(const struct bench *b);
 void bench_open_empty(const struct bench *b);

@@ -8,7 +8,9 @@
 //   16 threads     a group-commit loop, the best one we know that is simple (struct group below)
 //   N outstanding  one thread that copies N changes into a buffer and writes it durably, again and again
 //
-// The benchmarks called .shelfd do the same through a node in another process.
+// The benchmarks called .shelfd do the same through a node in another process. Where our side is a cluster, the floors are
+// those of a bare program of three processes (see bare.c). Those called cluster.bare have that program in the place of
+// Shelf, beside the disk alone and the other databases: what could be had, and what they make of it.
 //
 // The peers replace the value of a random key, so that key and value together have COMMIT_SIZE bytes, with as many
 // threads as there are commits outstanding on our side, up to CREW_MAX (none of them can commit asynchronously); or, if the
@@ -31,9 +33,11 @@ static const double round_s = 0.25;
 
 struct commits {
     struct server server;
+    struct cluster cluster;
     shelf *s;
     shelf_region region;
-    struct disk disk;
+    struct bare bare;  // the floor, or our side if there is no shelf
+    struct bare alone; // then the floor: the disk
     struct random random;
     struct samples latencies_ours, latencies_floor; // us, of all rounds but the first
     size_t outstanding;
@@ -50,7 +54,9 @@ static void commits_open(struct commits *c, const struct bench *b) {
     disk_check();
     *c = (struct commits){0};
     random_seed(&c->random, 1);
-    c->s = ours_make(b, &c->server);
+    if (b->where == BARE)
+        return;
+    c->s = b->where == CLUSTER ? cluster_make(&c->cluster) : ours_make(b, &c->server);
     c->region = ours_region_fill(c->s, "cells", region_size, false);
     must(shelf_checkpoint(c->s, NULL), "shelf_checkpoint");
 }
@@ -58,7 +64,25 @@ static void commits_open(struct commits *c, const struct bench *b) {
 static void commits_close(struct commits *c, const struct bench *b) {
     samples_free(&c->latencies_ours);
     samples_free(&c->latencies_floor);
+    if (b->where == BARE)
+        return;
     ours_end(b, &c->server, c->s);
+    if (b->where == CLUSTER)
+        cluster_end(&c->cluster);
+}
+
+// The floor's files, for `payload` bytes a write.
+static void floor_open(struct commits *c, const struct bench *b, size_t payload) {
+    bare_open(&c->bare, payload, b->where == CLUSTER || b->where == BARE ? FOLLOWERS_MAX : 0);
+    if (b->where == BARE)
+        disk_open_like(&c->alone.disk, &c->bare.disk, "alone");
+    progress("floor: %zu bytes, %s", c->bare.disk.write_size, disk_method_name(c->bare.disk.method));
+}
+
+static void floor_close(struct commits *c, const struct bench *b) {
+    bare_close(&c->bare);
+    if (b->where == BARE)
+        bare_close(&c->alone);
 }
 
 static void change_make(struct random *random, uint64_t *words, size_t count) {
@@ -99,30 +123,45 @@ static double one_ours(void *context, size_t round) {
     return median;
 }
 
-static double one_floor(void *context, size_t round) {
-    struct commits *c = context;
+static double one_of(struct bare *bare, size_t round, struct samples *latencies) {
     struct samples times = {0};
     for (size_t i = 0; i < COMMITS_A_ROUND; i++) {
         uint64_t before = now_ns();
         for (size_t at = 0; at < COMMIT_SIZE; at += 8)
-            memcpy(c->disk.buffer + at, &before, 8);
-        disk_write(&c->disk, c->disk.buffer, c->disk.write_size);
+            memcpy(bare->disk.buffer + at, &before, 8);
+        bare_write(bare, bare->disk.buffer, bare->disk.write_size);
         samples_add(&times, (double)(now_ns() - before) / 1e3);
     }
+    bare_settle(bare);
     if (round > 0)
-        samples_append(&c->latencies_floor, &times);
+        samples_append(latencies, &times);
     double median = samples_median(&times);
     samples_free(&times);
     return median;
+}
+
+static double one_floor(void *context, size_t round) {
+    struct commits *c = context;
+    return one_of(&c->bare, round, &c->latencies_floor);
+}
+static double one_bare(void *context, size_t round) {
+    struct commits *c = context;
+    return one_of(&c->bare, round, &c->latencies_ours);
+}
+static double one_alone(void *context, size_t round) {
+    struct commits *c = context;
+    return one_of(&c->alone, round, &c->latencies_floor);
 }
 
 void bench_commit_one(const struct bench *b) {
     struct commits c;
     struct rounds rounds;
     commits_open(&c, b);
-    disk_open(&c.disk, COMMIT_SIZE);
-    progress("floor: %zu bytes, %s", c.disk.write_size, disk_method_name(c.disk.method));
-    rounds_run(&rounds, one_ours, one_floor, &c);
+    floor_open(&c, b, COMMIT_SIZE);
+    if (b->where == BARE)
+        rounds_run(&rounds, one_bare, one_alone, &c);
+    else
+        rounds_run(&rounds, one_ours, one_floor, &c);
 
     struct outcome o = rounds_outcome(&rounds, "us");
     o.p50 = samples_median(&c.latencies_ours);
@@ -136,11 +175,11 @@ void bench_commit_one(const struct bench *b) {
                            .p99 = o.p99,
                            .floor = floor_p99,
                            .ratio = o.p99 / floor_p99};
-    if (b->where == HERE) // there it has no target, and the line above says as much
-        outcome_print_judged(b, &tail, AT_MOST, 1.3);
+    if (b->where == HERE || b->where == CLUSTER) // else it has no target, and the line above says as much
+        outcome_print_judged(b, &tail, JUDGE_RATIO, AT_MOST, b->where == CLUSTER ? 1.5 : 1.3);
 
     rounds_free(&rounds);
-    disk_close(&c.disk);
+    floor_close(&c, b);
     commits_close(&c, b);
 }
 
@@ -263,8 +302,8 @@ void bench_commit_threads(const struct bench *b) {
     struct commits c;
     struct rounds rounds;
     commits_open(&c, b);
-    disk_open(&c.disk, b->parallel * COMMIT_SIZE);
-    c.group = group_make(&c.disk);
+    floor_open(&c, b, b->parallel * COMMIT_SIZE);
+    c.group = group_make(&c.bare.disk);
     c.crew_ours = crew_make(b->parallel, ours_commit, &c);
     c.crew_floor = crew_make(b->parallel, group_commit, &c);
     rounds_run(&rounds, threads_ours, threads_floor, &c);
@@ -274,7 +313,7 @@ void bench_commit_threads(const struct bench *b) {
     crew_end(c.crew_floor);
     crew_end(c.crew_ours);
     group_free(c.group);
-    disk_close(&c.disk);
+    floor_close(&c, b);
     commits_close(&c, b);
 }
 
@@ -325,22 +364,41 @@ static double outstanding_ours(void *context, size_t round) {
     return outstanding_run(c, round_s, round > 0 ? &c->latencies_ours : NULL);
 }
 
-static double outstanding_floor(void *context, size_t round) {
-    struct commits *c = context;
+// A batch of all that is outstanding after the other.
+static double outstanding_of(struct commits *c, struct bare *bare, struct samples *latencies) {
     size_t done = 0;
-    (void)round;
-    uint64_t start = now_ns(), until = start + (uint64_t)(round_s * 1e9), now;
+    uint64_t start = now_ns(), until = start + (uint64_t)(round_s * 1e9), before = start, now;
     do {
         for (size_t i = 0; i < c->outstanding; i++) {
             uint64_t words[COMMIT_SIZE / 8];
             change_make(&c->random, words, COMMIT_SIZE / 8);
-            memcpy(c->disk.buffer + i * COMMIT_SIZE, words, COMMIT_SIZE);
+            memcpy(bare->disk.buffer + i * COMMIT_SIZE, words, COMMIT_SIZE);
         }
-        disk_write(&c->disk, c->disk.buffer, c->disk.write_size);
+        bare_write(bare, bare->disk.buffer, bare->disk.write_size);
         done += c->outstanding;
         now = now_ns();
+        if (latencies)
+            samples_add(latencies, (double)(now - before) / 1e3);
+        before = now;
     } while (now < until);
-    return (double)done / ((double)(now - start) / 1e9);
+    double rate = (double)done / ((double)(now - start) / 1e9);
+    bare_settle(bare);
+    return rate;
+}
+
+static double outstanding_floor(void *context, size_t round) {
+    struct commits *c = context;
+    (void)round;
+    return outstanding_of(c, &c->bare, NULL);
+}
+static double outstanding_bare(void *context, size_t round) {
+    struct commits *c = context;
+    return outstanding_of(c, &c->bare, round > 0 ? &c->latencies_ours : NULL);
+}
+static double outstanding_alone(void *context, size_t round) {
+    struct commits *c = context;
+    (void)round;
+    return outstanding_of(c, &c->alone, NULL);
 }
 
 void bench_commit_outstanding(const struct bench *b) {
@@ -348,11 +406,14 @@ void bench_commit_outstanding(const struct bench *b) {
     struct rounds rounds;
     commits_open(&c, b);
     c.outstanding = b->parallel;
-    disk_open(&c.disk, b->parallel * COMMIT_SIZE);
-    rounds_run(&rounds, outstanding_ours, outstanding_floor, &c);
+    floor_open(&c, b, b->parallel * COMMIT_SIZE);
+    if (b->where == BARE)
+        rounds_run(&rounds, outstanding_bare, outstanding_alone, &c);
+    else
+        rounds_run(&rounds, outstanding_ours, outstanding_floor, &c);
     rate_print(b, &rounds, &c);
     rounds_free(&rounds);
-    disk_close(&c.disk);
+    floor_close(&c, b);
     commits_close(&c, b);
 }
 
@@ -392,7 +453,7 @@ void bench_commit_peer(const struct bench *b) {
     const struct records records = {region_size / COMMIT_SIZE, COMMIT_SIZE - KEY_SIZE};
     struct commits c;
     struct rounds rounds;
-    bool threads = b->parallel <= 16, serves = b->peer->put_append;
+    bool threads = b->parallel <= 16 && b->where != BARE, serves = b->peer->put_append;
     size_t peer_threads = serves ? 1 : b->parallel < CREW_MAX ? b->parallel : CREW_MAX;
     commits_open(&c, b);
     c.outstanding = b->parallel;
@@ -401,13 +462,15 @@ void bench_commit_peer(const struct bench *b) {
     c.database = c.peer->open(&records);
     for (size_t i = 0; i < peer_threads; i++)
         c.writers[i] = c.peer->writer_open(c.database);
+    if (b->where == BARE)
+        floor_open(&c, b, b->parallel * COMMIT_SIZE);
     if (threads)
         c.crew_ours = crew_make(b->parallel, ours_commit, &c);
     if (!serves)
         c.crew_floor = crew_make(peer_threads, peer_commit, &c);
 
-    rounds_run(&rounds, threads ? threads_ours : outstanding_ours, serves ? outstanding_peer : threads_floor,
-               &c);
+    side ours = b->where == BARE ? outstanding_bare : threads ? threads_ours : outstanding_ours;
+    rounds_run(&rounds, ours, serves ? outstanding_peer : threads_floor, &c);
     rate_print(b, &rounds, &c);
 
     rounds_free(&rounds);
@@ -418,5 +481,7 @@ void bench_commit_peer(const struct bench *b) {
     for (size_t i = 0; i < peer_threads; i++)
         c.peer->writer_close(c.writers[i]);
     c.peer->close(c.database);
+    if (b->where == BARE)
+        floor_close(&c, b);
     commits_close(&c, b);
 }

@@ -122,6 +122,17 @@ void disk_open(struct disk *d, size_t payload) {
     *d = candidates[best];
 }
 
+void disk_open_like(struct disk *d, const struct disk *pattern, const char *name) {
+    const char *path = scratch_path(name);
+    disk_file_make(path, disk_file_size);
+    *d = (struct disk){pattern->method,
+                       pattern->write_size,
+                       disk_method_open(path, pattern->method),
+                       disk_file_size,
+                       0,
+                       buffer_make(pattern->write_size)};
+}
+
 void disk_close(struct disk *d) {
     (void)close(d->fd);
     free(d->buffer);

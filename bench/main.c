@@ -83,6 +83,33 @@ static const struct bench benches[] = {
     {"commit.512", "512 outstanding: rate / a bare loop of writes of 512 changes", bench_commit_outstanding,
      512, NULL, JUDGE_RATIO, AT_LEAST, 0.35, HERE},
     COMMIT_PEERS(512, "64 threads"),
+    {"cluster.commit.1", "three nodes, a client of the primary: latency / the bare program's",
+     bench_commit_one, 1, NULL, JUDGE_RATIO, AT_MOST, 1.4, CLUSTER},
+    {"cluster.commit.64", "64 outstanding: rate / that of the bare program with writes of 64 changes",
+     bench_commit_outstanding, 64, NULL, JUDGE_RATIO, AT_LEAST, 0.5, CLUSTER},
+    {"cluster.commit.512", "512 outstanding: the same with writes of 512 changes", bench_commit_outstanding,
+     512, NULL, JUDGE_RATIO, AT_LEAST, 0.35, CLUSTER},
+    {"cluster.commit.64.etcd", "64 outstanding: rate / etcd's, three members, with 64 puts under way",
+     bench_commit_peer, 64, &peer_etcd, JUDGE_RATIO, AT_LEAST, 10, CLUSTER},
+    {"cluster.commit.64.redis", "the same / Redis's, two replicas, appendfsync always, WAIT 1",
+     bench_commit_peer, 64, &peer_redis_replicas, JUDGE_RATIO, AT_LEAST, 3, CLUSTER},
+    {"cluster.failover.kill",
+     "from SIGKILL of the primary to the first commit that the next one acknowledges", bench_failover_kill, 1,
+     NULL, JUDGE_VALUE, AT_MOST, 20, CLUSTER},
+    {"cluster.failover.silent", "the same where the primary is stopped (SIGSTOP)", bench_failover_silent, 1,
+     NULL, JUDGE_VALUE, AT_MOST, 400, CLUSTER},
+    {"cluster.bare.1", "a bare program of three processes: latency / the disk alone", bench_commit_one, 1,
+     NULL, JUDGE_NOTHING, AT_MOST, 0, BARE},
+    {"cluster.bare.1.etcd", "its rate, one write at a time / that of etcd with three members",
+     bench_commit_peer, 1, &peer_etcd, JUDGE_NOTHING, AT_LEAST, 0, BARE},
+    {"cluster.bare.1.redis", "the same / Redis's with two replicas, appendfsync always, WAIT 1",
+     bench_commit_peer, 1, &peer_redis_replicas, JUDGE_NOTHING, AT_LEAST, 0, BARE},
+    {"cluster.bare.64", "its rate, writes of 64 changes / that of the disk alone", bench_commit_outstanding,
+     64, NULL, JUDGE_NOTHING, AT_LEAST, 0, BARE},
+    {"cluster.bare.64.etcd", "the same / etcd's with 64 puts under way", bench_commit_peer, 64, &peer_etcd,
+     JUDGE_NOTHING, AT_LEAST, 0, BARE},
+    {"cluster.bare.64.redis", "the same / Redis's with 64 SETs under way", bench_commit_peer, 64,
+     &peer_redis_replicas, JUDGE_NOTHING, AT_LEAST, 0, BARE},
     {"wait.wake", "from a visible change until shelf_wait() returns elsewhere / a bare futex wake",
      bench_wait_wake, 1, NULL, JUDGE_RATIO, AT_MOST, 1.3, ATTACHED},
     {"recover.image", "open with an image of 1 GiB: rate / sequential O_DIRECT reads", bench_recover_image, 1,
@@ -115,6 +142,7 @@ static const char help[] =
     ".);\n"
     "                 up to 6 GiB, removed at the end\n"
     "  --seconds S    time for the rounds of a benchmark (default: 8; at least five rounds are run)\n"
+    "  --kills N      failovers to measure, at least five (default: as many as the time allows)\n"
     "  --help         this text\n"
     "\n"
     "value is Shelf's, floor the other side's, both medians of the rounds; ratio = value / floor, the median "
@@ -192,7 +220,7 @@ static struct cell cell_number(double number) {
     return c;
 }
 
-static const char table_format[] = "%-20s %9s %9s  %-10s %9s %9s  %7s %8s  %s\n";
+static const char table_format[] = "%-24s %9s %9s  %-10s %9s %9s  %7s %8s  %s\n";
 
 static void outcome_line(const struct bench *b, const struct outcome *o, enum judged judged, enum sense sense,
                          double target) {
@@ -227,8 +255,9 @@ void outcome_print(const struct bench *b, const struct outcome *o) {
     outcome_line(b, o, b->judged, b->sense, b->target);
 }
 
-void outcome_print_judged(const struct bench *b, const struct outcome *o, enum sense sense, double target) {
-    outcome_line(b, o, JUDGE_RATIO, sense, target);
+void outcome_print_judged(const struct bench *b, const struct outcome *o, enum judged judged,
+                          enum sense sense, double target) {
+    outcome_line(b, o, judged, sense, target);
 }
 
 static void list_print(void) {
@@ -237,7 +266,7 @@ static void list_print(void) {
         char wanted[32] = "";
         if (b->judged != JUDGE_NOTHING)
             (void)snprintf(wanted, sizeof(wanted), "%s %g", b->sense == AT_MOST ? "<=" : ">=", b->target);
-        (void)printf("%-20s %-9s %s\n", b->name, wanted, b->what);
+        (void)printf("%-24s %-9s %s\n", b->name, wanted, b->what);
     }
 }
 
@@ -338,10 +367,13 @@ static void patterns_check(char *const *patterns, size_t count) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option options[] = {
-        {"list", no_argument, NULL, 'l'},      {"json", no_argument, NULL, 'j'},
-        {"dir", required_argument, NULL, 'd'}, {"seconds", required_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},      {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"list", no_argument, NULL, 'l'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"dir", required_argument, NULL, 'd'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"kills", required_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     const char *where = ".";
     char *end;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -359,6 +391,13 @@ int main(int argc, char **argv) {
             settings.seconds = strtod(optarg, &end);
             if (*end || end == optarg || !(settings.seconds > 0 && settings.seconds <= 30)) {
                 (void)fputs("shelf bench: --seconds takes a number above 0, up to 30\n", stderr);
+                return 2;
+            }
+            break;
+        case 'k':
+            settings.kills = strtoul(optarg, &end, 10);
+            if (*end || end == optarg || settings.kills == 0 || settings.kills > 1000) {
+                (void)fputs("shelf bench: --kills takes a number from 1 to 1000\n", stderr);
                 return 2;
             }
             break;

@@ -3,6 +3,7 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -38,6 +39,12 @@ bool process_lives(pid_t process) {
     return kill(process, 0) == 0; // another's child
 }
 
+void process_quiet(void) {
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        (void)dup2(nothing, fd);
+}
+
 void process_end(pid_t process) {
     (void)kill(process, SIGKILL);
     while (waitpid(process, NULL, 0) < 0 && errno == EINTR)
@@ -54,7 +61,9 @@ static void shelfd_exec(const char *directory, const char *data) {
 
 // The daemon lies beside this program (in a build directory), or where it was installed to. If there is none, this
 // process does the same: the code of the node and its door is the library's.
-_Noreturn static void server_main(const char *name) {
+_Noreturn static void server_main(const char *name, const struct server_setting *list) {
+    for (size_t i = 0; list && list[i].name; i++)
+        (void)setenv(list[i].name, list[i].value, 1);
     char own[PATH_MAX], data[PATH_MAX];
     (void)snprintf(data, sizeof(data), "%s", scratch_path(name));
     ssize_t length = readlink("/proc/self/exe", own, sizeof(own) - 1);
@@ -64,19 +73,25 @@ _Noreturn static void server_main(const char *name) {
         shelfd_exec(own, data);
     }
     shelfd_exec(SHELF_SBIN_DIR, data);
+    if (list)
+        fail("there is no shelfd beside this program, nor in " SHELF_SBIN_DIR);
     (void)ours_open(name, SHELF_OPEN_CREATE, (struct shelf_options){0});
     for (;;)
         (void)pause();
 }
 
-void server_begin(struct server *server, const char *name) {
+void server_begin_with(struct server *server, const char *name, const struct server_setting *list) {
     *server = (struct server){0};
     if (snprintf(server->where, sizeof(server->where), "unix:%s/sock", scratch_path(name)) >=
         (int)sizeof(server->where))
         fail("the path of the scratch directory is too long");
     server->process = process_begin();
     if (server->process == 0)
-        server_main(name);
+        server_main(name, list);
+}
+
+void server_begin(struct server *server, const char *name) {
+    server_begin_with(server, name, NULL);
 }
 
 shelf *server_attach(const struct server *server) {

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// cluster_failover.c: how long nobody can commit after the primary is gone.
+//
+// A client is attached to each node. The primary is killed (or stopped, which is how a machine looks that has been cut off);
+// from then on the clients of the others try to commit, and the time ends with the first commit that is acknowledged in a
+// later epoch by a primary that is another node. Then the node comes back, and the next round begins when all have everything.
+//
+// Each client counts in a word of its own; in the end each must have counted what was acknowledged, and no more than that and
+// what was left open (B4).
+#include "bench.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { KILLS_MIN = 5 };
+static const uint64_t region_size = (uint64_t)1 << 20;
+static const uint64_t patience_ns = 60000000000u;
+
+struct client {
+    struct failover *failover;
+    size_t position; // of its node
+    shelf *s;        // NULL: its node is gone
+    uint64_t acknowledged, open;
+    pthread_t thread;
+};
+
+struct failover {
+    struct cluster cluster;
+    struct client clients[CLUSTER_NODES];
+    size_t primary;         // of the round
+    uint64_t epoch;         // of the round
+    _Atomic uint64_t ended; // when the next one acknowledged a commit; 0: not yet
+};
+
+// ---- Clients ------------------------------------------------------------------------------------------------------
+
+static shelf_region region_of(shelf *s) {
+    shelf_region region;
+    must(shelf_region_open(s, "cells", &region), "shelf_region_open");
+    return region;
+}
+
+static uint64_t counter_read(shelf_tx *tx, shelf_addr address) {
+    uint64_t count;
+    must(shelf_read(tx, address, &count, sizeof(count)), "shelf_read");
+    return count;
+}
+
+static shelf_result client_count(struct client *c) {
+    shelf_tx *tx;
+    shelf_addr address = shelf_addr_make(region_of(c->s), c->position * SHELF_LINE_SIZE);
+    must(shelf_begin(c->s, SHELF_READ_WRITE, &tx), "shelf_begin");
+    uint64_t count = counter_read(tx, address) + 1;
+    must(shelf_write(tx, address, &count, sizeof(count)), "shelf_write");
+    shelf_result result = shelf_commit(tx, NULL);
+    c->acknowledged += result == SHELF_OK;
+    c->open += result == SHELF_UNKNOWN;
+    if (result != SHELF_OK && result != SHELF_UNKNOWN && result != SHELF_UNAVAILABLE &&
+        result != SHELF_CONFLICT)
+        must(result, "shelf_commit");
+    return result;
+}
+
+static bool other_leads(const struct client *c) {
+    struct shelf_cluster_info info;
+    must(shelf_cluster_get(c->s, &info), "shelf_cluster_get");
+    return info.epoch > c->failover->epoch && info.primary != c->failover->primary + 1;
+}
+
+static void *client_main(void *argument) {
+    struct client *c = argument;
+    struct failover *f = c->failover;
+    uint64_t until = now_ns() + patience_ns;
+    while (atomic_load(&f->ended) == 0) {
+        shelf_result result = client_count(c);
+        uint64_t now = now_ns(), nothing = 0;
+        if (result == SHELF_OK && other_leads(c))
+            (void)atomic_compare_exchange_strong(&f->ended, &nothing, now);
+        else if (result == SHELF_UNAVAILABLE)
+            (void)usleep(100);
+        if (now > until)
+            fail("no other node has taken over for %.0f s", (double)patience_ns / 1e9);
+    }
+    return NULL;
+}
+
+static void clients_check(struct failover *f) {
+    shelf *s = f->clients[f->primary].s;
+    shelf_tx *tx;
+    must(shelf_begin(s, SHELF_READ_ONLY, &tx), "shelf_begin");
+    for (size_t i = 0; i < f->cluster.count; i++) {
+        const struct client *c = &f->clients[i];
+        uint64_t count = counter_read(tx, shelf_addr_make(region_of(s), i * SHELF_LINE_SIZE));
+        if (count < c->acknowledged || count > c->acknowledged + c->open)
+            fail("%llu commits were acknowledged and %llu left open, %llu are there",
+                 (unsigned long long)c->acknowledged, (unsigned long long)c->open, (unsigned long long)count);
+    }
+    must(shelf_commit(tx, NULL), "shelf_commit");
+}
+
+// ---- Rounds -------------------------------------------------------------------------------------------------------
+
+// Waits until all are in sync and have everything; says who leads.
+static void nodes_settle(struct failover *f) {
+    for (uint64_t until = now_ns() + patience_ns; now_ns() < until; (void)usleep(5000)) {
+        size_t primary = cluster_primary_wait(&f->cluster, f->clients[f->primary].s, f->cluster.count);
+        f->primary = primary;
+        if (cluster_is_level(&f->cluster, f->clients[primary].s, &f->epoch) &&
+            client_count(&f->clients[primary]) == SHELF_OK)
+            return;
+    }
+    fail("a node does not come back");
+}
+
+static double round_run(struct failover *f, int signal_number) {
+    nodes_settle(f);
+    struct server *gone = &f->cluster.nodes[f->primary];
+    struct client *dead = &f->clients[f->primary];
+    if (signal_number == SIGKILL) {
+        must(shelf_close(dead->s), "shelf_close");
+        dead->s = NULL;
+    }
+    f->ended = 0;
+    uint64_t begun = now_ns();
+    if (kill(gone->process, signal_number) != 0)
+        fail("cannot signal a node: %s", strerror(errno));
+    for (size_t i = 0; i < f->cluster.count; i++)
+        if (i != f->primary && pthread_create(&f->clients[i].thread, NULL, client_main, &f->clients[i]))
+            fail("cannot start a thread");
+    for (size_t i = 0; i < f->cluster.count; i++)
+        if (i != f->primary)
+            (void)pthread_join(f->clients[i].thread, NULL);
+    double took_ms = (double)(f->ended - begun) / 1e6;
+
+    if (signal_number == SIGKILL) {
+        server_end(gone);
+        cluster_node_begin(&f->cluster, f->primary);
+        dead->s = cluster_attach(&f->cluster, f->primary);
+    } else {
+        (void)kill(gone->process, SIGCONT);
+    }
+    f->primary = (f->primary + 1) % f->cluster.count; // one that lives can be asked
+    return took_ms;
+}
+
+static void failover_open(struct failover *f) {
+    shelf_region region;
+    *f = (struct failover){0};
+    cluster_begin(&f->cluster, false);
+    for (size_t i = 0; i < f->cluster.count; i++) {
+        f->clients[i] = (struct client){.failover = f, .position = i};
+        f->clients[i].s = cluster_attach(&f->cluster, i);
+    }
+    f->primary = cluster_primary_wait(&f->cluster, f->clients[0].s, f->cluster.count);
+    must(shelf_region_create(f->clients[f->primary].s, "cells", region_size, 0, &region),
+         "shelf_region_create");
+}
+
+static void failover_close(struct failover *f) {
+    nodes_settle(f);
+    clients_check(f);
+    for (size_t i = 0; i < f->cluster.count; i++)
+        must(shelf_close(f->clients[i].s), "shelf_close");
+    cluster_end(&f->cluster);
+}
+
+static void failover_bench(const struct bench *b, int signal_number) {
+    struct failover f;
+    struct samples times = {0};
+    disk_check();
+    failover_open(&f);
+    uint64_t until = now_ns() + (uint64_t)(settings.seconds * 1e9);
+    while (times.count < KILLS_MIN || (settings.kills ? times.count < settings.kills : now_ns() < until)) {
+        progress("%zu", times.count + 1);
+        samples_add(&times, round_run(&f, signal_number));
+    }
+    failover_close(&f);
+    struct outcome o = {.unit = "ms", .floor = (double)NAN, .ratio = (double)NAN};
+    o.value = o.p50 = samples_median(&times);
+    o.p99 = samples_percentile(&times, 0.99);
+    outcome_print(b, &o);
+    if (signal_number == SIGKILL) {
+        o.suffix = ".p99";
+        o.value = o.p99;
+        outcome_print_judged(b, &o, JUDGE_VALUE, AT_MOST, 100);
+    }
+    samples_free(&times);
+}
+
+void bench_failover_kill(const struct bench *b) {
+    failover_bench(b, SIGKILL);
+}
+void bench_failover_silent(const struct bench *b) {
+    failover_bench(b, SIGSTOP);
+}
