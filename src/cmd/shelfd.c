@@ -354,10 +354,13 @@ static void member_end(struct shelfd *d) {
 }
 
 static shelf_result node_end(struct shelfd *d, shelf_result result) {
+    shelf_result closed = SHELF_OK;
     if (d->member) {
+        closed = result == SHELF_OK ? node_cluster_retire(d->node) : SHELF_OK;
         member_halt(d->member);
     }
-    shelf_result closed = node_close(d->node);
+    shelf_result node_closed = node_close(d->node);
+    closed = closed == SHELF_OK ? node_closed : closed;
     member_end(d);
     if (result != SHELF_OK) {
         return result; /* was told already */

@@ -139,6 +139,9 @@ void node_cluster_message(struct node_driver *driver, const struct peer_message 
 void node_cluster_swap(struct node *node, enum swap_result result, const struct configuration *present);
 void node_cluster_register(struct node *node, const struct configuration *present);
 void node_cluster_tick(struct node *node); /* at least every half heartbeat */
+/* Before the driver ends, if the node is to be closed and not only left: it hands the lead over, writes a checkpoint, and takes no
+ * part any more. No call may come any more. Returns when that is done, or cannot be; node_close() is still to be called. */
+shelf_result node_cluster_retire(struct node *node);
 
 void node_cluster_get(struct node *node, struct core_cluster *ret_cluster);
 bool node_is_alone(const struct node *node);
