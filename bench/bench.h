@@ -346,6 +346,8 @@ void bench_commit_outstanding(const struct bench *b);
 void bench_commit_peer(const struct bench *b);
 void bench_failover_kill(const struct bench *b);
 void bench_failover_silent(const struct bench *b);
+void bench_handover(const struct bench *b);
+void bench_read_backup(const struct bench *b);
 void bench_recover_image(const struct bench *b);
 void bench_recover_log(const struct bench *b);
 void bench_open_empty(const struct bench *b);
