@@ -9,7 +9,7 @@ SEED =
 FUZZ_SECONDS = 60
 export FUZZ_SECONDS
 
-.PHONY: all help setup test test-long demo bench sim model mutants campaign soak fuzz fmt check install deb abi-baseline clean
+.PHONY: all help setup test test-long demo bench sim model mutants campaign soak fuzz fmt check install deb abi-baseline clean demo-cluster
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -24,6 +24,7 @@ help:
 	@echo 'make             build everything into $(BUILD)/ (installs missing Debian packages first)'
 	@echo 'make setup       install what is missing of packaging/debian-packages.txt, nothing else'
 	@echo 'make demo        an exchange that is killed in mid-flow, again and again, and loses nothing'
+	@echo 'make demo-cluster  an exchange on three nodes whose primary is killed, again and again'
 	@echo 'make test        all everyday tests; the last line says how many passed and failed'
 	@echo 'make test-long   planted bugs, sanitizers, coverage, fuzzing, long simulations'
 	@echo 'make bench       benchmarks, side by side with the floors of this machine and other databases'
@@ -48,6 +49,9 @@ test-long: all
 
 demo: all
 	@tools/demo
+
+demo-cluster: all
+	@tools/demo-cluster
 
 bench: all
 	@$(BUILD)/shelf bench all

@@ -641,6 +641,13 @@ class store {
         return infos;
     }
 
+    /* SHELF_NOT_FOUND: the node is alone. */
+    shelf_cluster_info cluster() const {
+        shelf_cluster_info now;
+        detail::check(shelf_cluster_get(get(), &now));
+        return now;
+    }
+
     /* Sleeps until the range has changed after index `since`, here or in another process; false: not within the time. */
     bool wait(address from, uint64_t length, uint64_t since, uint32_t timeout_ms = UINT32_MAX) const {
         shelf_result result = shelf_wait(get(), from, length, since, timeout_ms);

@@ -14,15 +14,16 @@ The library is libshelf.so.0, or what the environment variable SHELF_LIBRARY nam
 
 from .errors import (Aborted, Busy, Conflict, Corrupt, Denied, Error, Exists, Expired, Fenced, Format, Invalid, Io, Layout,
                      NoMemory, NoSpace, NotFound, Result, Timeout, TooLarge, Unavailable, Unknown)
-from .store import Backend, Client, Info, Region, RegionInfo, Session, Staleness, Stats, Store, layout_hash, open, version
+from .store import (Backend, Client, Cluster, Info, Node, Part, Region, RegionInfo, Session, Staleness, Stats, Store, layout_hash, open,
+                    version)
 from .structures import Bounds, Map, Record, Stream
 from .transaction import Audit, Completion, Durability, Receipt, Root, Transaction
 
 __version__ = '0.1.0'
 
 __all__ = [
-    'Aborted', 'Audit', 'Backend', 'Bounds', 'Busy', 'Client', 'Completion', 'Conflict', 'Corrupt', 'Denied', 'Durability', 'Error',
-    'Exists', 'Expired', 'Fenced', 'Format', 'Info', 'Invalid', 'Io', 'Layout', 'Map', 'NoMemory', 'NoSpace', 'NotFound',
-    'Receipt', 'Record', 'Region', 'RegionInfo', 'Result', 'Root', 'Session', 'Staleness', 'Stats', 'Store', 'Stream', 'Timeout', 'TooLarge',
+    'Aborted', 'Audit', 'Backend', 'Bounds', 'Busy', 'Client', 'Cluster', 'Completion', 'Conflict', 'Corrupt', 'Denied', 'Durability', 'Error',
+    'Exists', 'Expired', 'Fenced', 'Format', 'Info', 'Invalid', 'Io', 'Layout', 'Map', 'NoMemory', 'NoSpace', 'Node', 'NotFound',
+    'Part', 'Receipt', 'Record', 'Region', 'RegionInfo', 'Result', 'Root', 'Session', 'Staleness', 'Stats', 'Store', 'Stream', 'Timeout', 'TooLarge',
     'Transaction', 'Unavailable', 'Unknown', 'layout_hash', 'open', 'version',
 ]

@@ -84,6 +84,63 @@ class Staleness(NamedTuple):
     connected: bool
 
 
+class Part(enum.IntEnum):
+    """The part that a node has in its cluster."""
+
+    LEARNER = lib.SHELF_PART_LEARNER
+    BACKUP = lib.SHELF_PART_BACKUP
+    PRIMARY = lib.SHELF_PART_PRIMARY
+
+
+class Node(NamedTuple):
+    """A node of a cluster, as the one that was asked sees it. The fields are those of shelf.h."""
+
+    node: int
+    part: Part
+    connected: bool
+    known: bool
+    index: int
+    behind_records: int
+    behind_bytes: int
+    silent_ms: int
+    address: str
+
+
+class Cluster(NamedTuple):
+    """The cluster, as the node that was asked sees it. The fields are those of shelf.h."""
+
+    name: str
+    node: int
+    part: Part
+    serves: bool
+    changing: bool
+    primary: int
+    epoch: int
+    silent_ms: int
+    in_sync: int
+    copies: int
+    copies_min: int
+    coordinator_reachable: bool
+    coordinator_refused: bool
+    coordinator_ms: int
+    coordinator: str
+    coordinator_text: str
+    nodes: List[Node]
+
+
+def _value_of(field: str, value: Any) -> Any:
+    """A field of a C struct as Python has it: arrays of char are text."""
+    if field == 'part':
+        return Part(value)
+    return text(value) if isinstance(value, ffi.CData) else value
+
+
+def _cluster_of(info: Any) -> Cluster:
+    nodes = [Node(**{name: _value_of(name, getattr(node, name)) for name in Node._fields})
+             for node in info.nodes[0:info.node_count]]
+    return Cluster(**{name: _value_of(name, getattr(info, name)) for name in Cluster._fields[:-1]}, nodes=nodes)
+
+
 class Client(NamedTuple):
     """A program that is attached to the node. The fields are those of shelf.h."""
 
@@ -316,6 +373,13 @@ class Store:
             count_max = ret_count[0]
         return [Client(**{name: getattr(info, name) for name in Client._fields[:-1]}, program=text(info.program))
                 for info in infos[0:ret_count[0]]]
+
+    def cluster(self) -> Cluster:
+        """Who is primary, who is in sync, how far behind the others are. NotFound: the node is alone."""
+        info = ffi.new('struct shelf_cluster_info *')
+        with self._handle as s:
+            check(lib.shelf_cluster_get(s, info))
+        return _cluster_of(info)
 
     # ---- Waiting
 

@@ -85,6 +85,7 @@
     X(FORWARDED_TWICE, "W1: a primary takes a round that it has taken already")                       \
     X(LINK_IGNORED, "W1: a primary takes rounds of an earlier life of a node")                        \
     X(FORWARDED_UNCERTIFIED, "K2: what was read on another node is not certified")                    \
+    X(PENDING_IS_SEEN, "K2: what is pending at the primary counts as seen by every reader elsewhere") \
     X(REFUSED_BEFORE_FATE, "K2: a conflict with a pending record is answered before its fate")        \
     X(OLD_REFUSAL_TAKEN, "W3: a refusal of an older epoch counts after the request was sent again")   \
     X(LOST_LEAD_SAYS_CONFLICT, "K3: refusals that rest on records which are not committed")           \

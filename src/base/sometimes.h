@@ -109,6 +109,7 @@
     X(CLUSTER_ABDICATED)                  \
     X(CLUSTER_REGION_FORGOTTEN)           \
     X(CLUSTER_PARKED)                     \
+    X(CLUSTER_WRITES_AHEAD)               \
     X(CLUSTER_CUT)                        \
     X(CLUSTER_SERVED_FROM_DISK)           \
     X(CLUSTER_APPLIED_FROM_DISK)          \
@@ -120,9 +121,11 @@
     X(FORWARD_RESENT)                     \
     X(FORWARD_OLD_ANSWER_IGNORED)         \
     X(FORWARD_OF_OLD_PRIMARY)             \
+    X(FORWARD_APPENDED_BEFORE)            \
     X(FORWARD_TO_SELF)                    \
     X(FORWARD_WAITED_FOR_APPLIED)         \
     X(FORWARDED_AGAIN)                    \
+    X(FORWARDED_AHEAD)                    \
     X(FORWARDED_NO_ROOM)                  \
     X(CLUSTER_SIM_CRASHED)                \
     X(CLUSTER_SIM_CRASHED_IN_RECOVERY)    \

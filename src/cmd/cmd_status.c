@@ -12,6 +12,7 @@
 #include "cmd/output.h"
 #include "cmd/shelf_use.h"
 #include "cmd/status_cluster.h"
+#include "world/world.h"
 
 struct status {
     const struct call *call;
@@ -141,7 +142,10 @@ static void node_print(const struct status *status) {
 static int status_text(const struct status *status) {
     char size[SIZE_TEXT_MAX];
     (void)printf("%s%s%s: ", style(stdout, STYLE_BOLD), status->path, style(stdout, STYLE_PLAIN));
-    if (!status->s && status->listing.owner == 0) {
+    if (!status->s && status->listing.owner == 0 && world_is_member(status->path)) {
+        (void)printf("of a node of a cluster that does not run; `shelfd --data %s --etcd ...` starts it\n",
+                     status->path);
+    } else if (!status->s && status->listing.owner == 0) {
         (void)printf("no process serves it now; the next program that opens it does, or `shelfd --data %s`\n",
                      status->path);
     } else if (!status->s) {

@@ -16,6 +16,7 @@
 #include "cmd/arguments.h"
 #include "cmd/shelf_use.h"
 #include "cmd/verify.h"
+#include "world/world.h"
 
 #define OVERTAKEN_MAX 20
 #define ROUNDS_SURE   3 /* that damage beside a node must be there, lest it was read while it was written */
@@ -255,6 +256,12 @@ static int whole(struct verify *verify, bool files_only) {
     disk_unlock(&verify->disk);
     if (interrupt_seen()) {
         return EXIT_INTERRUPTED;
+    }
+    if (world_is_member(verify->disk.path) && !files_only) {
+        remark(verify->call,
+               "%s is of a node of a cluster: only its shelfd may open it, so its files alone were checked",
+               verify->disk.path);
+        files_only = true;
     }
     if (verify->findings.damage == 0 && !files_only) {
         result = verify_audit(verify, verify->disk.path);

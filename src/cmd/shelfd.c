@@ -331,7 +331,7 @@ static shelf_result serve(struct shelfd *d) {
         stop = result == SHELF_OK && stop_wait(period_ms);
     }
     atomic_store(&phase, PHASE_STOPPING);
-    (void)sd_notify(0, "STOPPING=1\nSTATUS=writing a checkpoint");
+    (void)sd_notify(0, d->member ? "STOPPING=1" : "STOPPING=1\nSTATUS=writing a checkpoint");
     if (stop) {
         log_event(LOG_EVENT_STOPPING, FIELD_TEXT("signal", sigabbrev_np(atomic_load(&stop_signal))));
     }

@@ -361,7 +361,6 @@ static bool flags_apply(struct config *config, const struct flags *flags) {
 static bool cluster_complete(struct config *config) {
     const struct config_value *etcd = &config->values[SETTING_ETCD];
     const struct config_value *address = &config->values[SETTING_NODE_ADDRESS];
-    const struct config_value *node = &config->values[SETTING_NODE_ID];
     if (etcd->text[0] != 0 && address->text[0] == 0) {
         return refuse(
             config,
@@ -373,8 +372,7 @@ static bool cluster_complete(struct config *config) {
                       "%s: an address for other nodes makes no sense without a cluster; say --etcd URL",
                       address->origin);
     }
-    return node->text[0] == 0 || node->number != 0 ||
-           refuse(config, "%s: nodes have numbers from 1", node->origin);
+    return true;
 }
 
 static bool config_complete(struct config *config) {

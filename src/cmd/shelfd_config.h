@@ -41,7 +41,7 @@
     X(NODE_ADDRESS, "node-address", PATH, 0, 0, "", "HOST:PORT",                                             \
       "where this node listens for the others, and where they are told to find it")                          \
     X(CLUSTER, "cluster", PATH, 0, 0, "shelf", "NAME", "the cluster's name with its coordinator")            \
-    X(NODE_ID, "node-id", COUNT, 0, UINT64_MAX, "", "N",                                                     \
+    X(NODE_ID, "node-id", COUNT, 1, UINT32_MAX, "", "N",                                                     \
       "this node's number in the cluster, from 1 (chosen at the first start, kept in DIR)")                  \
     X(COPIES, "copies", COUNT, 1, 16, "3", "N", "so many nodes are kept in sync, if there are so many")      \
     X(MIN_COPIES, "min-copies", COUNT, 1, 16, "2", "N",                                                      \

@@ -33,6 +33,7 @@ extern const char *const log_format_words[]; /* the same */
     X(NODE_EMPTIED, "node-emptied", WARNING,                                                               \
       "the directory of a node has lost its shelf: it joins anew, and gets everything from the others")    \
     X(NODE_REPLACED, "node-replaced", ERROR, "another directory has become the node of this number")       \
+    X(NODE_FORGOTTEN, "node-forgotten", INFO, "a number whose address another node has now is given up")   \
     X(ROLE_PRIMARY, "role-primary", INFO, "this node takes commits from now on")                           \
     X(ROLE_BACKUP, "role-backup", INFO, "this node keeps a copy that counts")                              \
     X(ROLE_LEARNER, "role-learner", INFO, "this node gets what it lacks, and does not count yet")          \
@@ -50,8 +51,8 @@ extern const char *const log_format_words[]; /* the same */
     X(NODE_SILENT, "node-silent", ERROR, "the node has not answered in time; no watchdog pings")           \
     X(NODE_ANSWERS, "node-answers", INFO, "it does again")                                                 \
     X(DISK_FAULT, "disk-fault", ERROR, "the disk failed; the node has stopped and shelfd ends with 17")    \
-    X(STOPPING, "stopping", INFO, "a signal: a checkpoint is written, then it ends")                       \
-    X(STOPPED, "stopped", INFO, "the checkpoint is written, the directory free")                           \
+    X(STOPPING, "stopping", INFO, "a signal: it ends; a lone node writes a checkpoint first")              \
+    X(STOPPED, "stopped", INFO, "the directory is free")                                                   \
     X(QUIT, "quit", WARNING, "a signal while it opened or stopped: ended at once, without a checkpoint")   \
     X(CHECKPOINT_FAILED, "checkpoint-failed", ERROR, "no last checkpoint; the next start replays the log") \
     X(FAILED, "failed", ERROR, "it cannot start, or go on; the reason, and the exit code")

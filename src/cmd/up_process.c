@@ -48,7 +48,7 @@ static uint64_t began_read(int64_t process) {
     return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
-int up_process_start(char *const arguments[], const char *log, struct up_process *ret_process) {
+int up_process_start(const char *const arguments[], const char *log, struct up_process *ret_process) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none;
@@ -61,7 +61,8 @@ int up_process_start(char *const arguments[], const char *log, struct up_process
     (void)posix_spawn_file_actions_adddup2(&actions, 1, 2);
     (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
     (void)posix_spawnattr_setsigmask(&attributes, &none);
-    int error = posix_spawnp(&process, arguments[0], &actions, &attributes, arguments, environ);
+    int error = posix_spawnp(&process, arguments[0], &actions, &attributes,
+                             (char *const *)(uintptr_t)arguments, environ);
     (void)posix_spawn_file_actions_destroy(&actions);
     (void)posix_spawnattr_destroy(&attributes);
     if (error == 0) {

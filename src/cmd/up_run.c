@@ -89,7 +89,7 @@ static bool shelfd_find(char ret_path[UP_PATH_MAX]) {
 
 static void etcd_url(const struct up_state *state, bool peer, char ret_url[URL_MAX]) {
     (void)snprintf(ret_url, URL_MAX, "http://127.0.0.1:%u",
-                   peer ? state->etcd_peer_port : state->etcd_client_port);
+                   (unsigned)(peer ? state->etcd_peer_port : state->etcd_client_port));
 }
 
 static int etcd_start(const struct call *call, struct up_state *state) {
@@ -117,8 +117,7 @@ static int etcd_start(const struct call *call, struct up_state *state) {
                                      "--log-level",
                                      "warn",
                                      NULL};
-    int error = up_process_start((char *const *)(uintptr_t)arguments, up_path(state, "etcd", 0, ".log", log),
-                                 &state->etcd);
+    int error = up_process_start(arguments, up_path(state, "etcd", 0, ".log", log), &state->etcd);
     if (error == ENOENT) {
         return fail(
             call, SHELF_NOT_FOUND,
@@ -146,8 +145,7 @@ static int node_start(const struct call *call, struct up_state *state, uint32_t 
                                      address,    "--node-id", id,
                                      "--copies", copies,      "--min-copies",
                                      least,      NULL};
-    int error = up_process_start((char *const *)(uintptr_t)arguments,
-                                 up_path(state, "node", number, ".log", log), &node->process);
+    int error = up_process_start(arguments, up_path(state, "node", number, ".log", log), &node->process);
     return error == 0 ? SHELF_OK
                       : fail(call, SHELF_IO, "shelfd (%s) cannot be started: %s", program, strerror(error));
 }

@@ -2,8 +2,9 @@
 /*
  * abdicate.c: a primary that has lost the lead becomes a backup (rule K3 of the protocol).
  *
- *     ANSWERS  who waits for a record that was appended gets UNKNOWN; what waits for one that was not, or for a refusal, is sent to
- *              the next primary (W5 of forward.h). Other nodes hear nothing of theirs, and ask the next primary
+ *     ANSWERS  what waits for a record that was appended is UNKNOWN, what waits for one that was not, or for a refusal, is for the next
+ *              primary. (forward.c then asks the next primary for the former, too, where that does no harm: W5 of forward.h. Other
+ *              nodes hear nothing of theirs, and ask by themselves)
  *     IOS      what is on its way to the disk ends: the last record, files of a region
  *     REGIONS  regions of records that are not committed go. If they are committed by the next primary, they are made as
  *              on any backup
@@ -85,7 +86,7 @@ static void batches_reset(struct core *core) {
         batch->tx_count = 0;
         batch->older = NULL;
     }
-    core->log.writing = core->log.applying = NULL;
+    core->log.writing = core->log.applying = core->log.parked = NULL;
     core->log.writing_durable = false;
 }
 

@@ -225,8 +225,9 @@ static enum verdict line_certify(struct core *core, struct commit *commit, uint6
                                  struct batch **ret_pending) {
     const struct region *region = region_find(core, (uint32_t)(line >> (ADDRESS_OFFSET_BITS - LINE_SHIFT)));
     uint64_t place = line & (((uint64_t)1 << (ADDRESS_OFFSET_BITS - LINE_SHIFT)) - 1);
+    bool ahead = commit->head.index > core->applied; /* the reader has applied what is not applied here yet */
     if (region == NULL || !region->applied_live) {
-        return VERDICT_CONFLICT; /* dropped since */
+        return ahead ? VERDICT_LATER : VERDICT_CONFLICT; /* dropped since */
     }
     if (region->number == REGION_SYSTEM) { /* clients never see it */
         return VERDICT_MALFORMED;
@@ -236,7 +237,7 @@ static enum verdict line_certify(struct core *core, struct commit *commit, uint6
         return VERDICT_CONFLICT_PENDING;
     }
     if (place >= region->size_applied >> LINE_SHIFT) {
-        return VERDICT_MALFORMED;
+        return ahead ? VERDICT_LATER : VERDICT_MALFORMED;
     }
     if (!may(commit, region, RIGHT_READ)) {
         return VERDICT_DENIED;
@@ -251,7 +252,9 @@ static enum verdict line_certify(struct core *core, struct commit *commit, uint6
         return VERDICT_PASSES;
     }
     for (struct batch *batch = core->building; batch != NULL; batch = batch->older) {
-        if (overlay_find(&batch->overlay, line) != NULL) {
+        bool seen = batch->index <= commit->head.index || /* by a reader that is ahead */
+                    (MUTANT(PENDING_IS_SEEN) && core->reader != NULL);
+        if (!seen && overlay_find(&batch->overlay, line) != NULL) {
             *ret_pending = batch;
             return VERDICT_CONFLICT_PENDING;
         }
@@ -265,8 +268,11 @@ static enum verdict reader_check(const struct core *core, const struct commit *c
     if (reader->epoch == 0 || commit->head.index > reader->index) {
         return VERDICT_CONFLICT; /* read in another life of that node */
     }
-    if (reader->index > core->log.last.index || commit->head.index > core->applied) {
-        return VERDICT_LATER; /* it has applied earlier than this node what both know to be committed */
+    if (reader->index > core->log.last.index) {
+        return VERDICT_LATER; /* (a primary that is none any more, and does not know) */
+    }
+    if (commit->head.index > core->applied) {
+        SOMETIMES(FORWARDED_AHEAD); /* its disk was quicker than this one's */
     }
     const struct tail_record *record = tail_find(core, reader->index);
     if (record == NULL) { /* one of the same epoch that is later proves it as well */

@@ -290,7 +290,8 @@ bool apply_batch(struct core *core, struct batch *batch) {
     }
     batch_apply(core, batch);
     if (batch == log->applying) {
-        log->applying = NULL;
+        log->applying = log->parked;
+        log->parked = NULL;
     } else {
         log->writing = NULL;
         log->writing_durable = false;

@@ -53,7 +53,7 @@ static bool host_log_ready(void *context) {
     const struct core *core = context;
     bool own_done = core->log.writing == NULL || (!core->log.write.busy && !core->log.write_waits_space);
     bool received_done = core->log.last.index == core->log.durable_index;
-    return cluster_settled(core) && own_done && received_done && core->log.applying == NULL &&
+    return cluster_settled(core) && own_done && received_done && core->log.parked == NULL &&
            !core->log.zero.busy && log_has_room(core, core->building->payload_size, true) && !core->closing;
 }
 
@@ -85,10 +85,8 @@ static void host_log_open(void *context, uint64_t epoch) {
         cluster->lead = epoch;
         ASSERT(core->log.writing == NULL && core->building->tx_count == 0);
     } else if (core->log.writing != NULL) { /* it waits for its commit; the next one must not */
-        ASSERT(core->log.applying == NULL && !core->log.write.busy);
         SOMETIMES(CLUSTER_PARKED);
-        core->log.applying = core->log.writing;
-        core->log.writing = NULL;
+        log_park(core);
     }
     struct batch *batch = core->building;
     if (batch->tx_count == 0) {
@@ -302,9 +300,16 @@ void cluster_appended(struct core *core) {
     tail_add(core, &core->log.last, begin, core->log.head, core->log.head_place);
 }
 
+/* Before it is on this node's own disk: that counts by what is durable there (L4), as every other. */
+void cluster_sent(struct core *core) {
+    if (core->cluster.running && !core->stopped) {
+        group_on_appended(&core->cluster.group);
+    }
+}
+
 bool cluster_held(const struct core *core) {
     const struct cluster *cluster = &core->cluster;
-    return cluster->leading && (cluster->group.hold || core->log.applying != NULL);
+    return cluster->leading && (cluster->group.hold || core->log.parked != NULL);
 }
 
 /* A new primary, everything of before it is in the image: what is admitted is what is applied. */

@@ -128,6 +128,7 @@ void cluster_on_event(struct core *core, const struct event *event);
 void cluster_tick(struct core *core, const struct event *event);
 void cluster_log_changed(struct core *core); /* durable further, or settled */
 void cluster_appended(struct core *core);    /* log_write() has made a record of the building batch */
+void cluster_sent(struct core *core);        /* ... outside of an order of the group: peers get it at once */
 void cluster_go_on(struct core *core);
 bool cluster_held(const struct core *core); /* nothing is admitted or sent to the log for the moment */
 void cluster_letter(struct core *core, uint64_t node, const struct peer_message *message);

@@ -86,9 +86,13 @@ static size_t cluster_size(const struct sizes *sizes) {
            align_up(FORWARDERS_MAX * sizeof(struct forwarder), PAGE_SIZE) + FORWARD_BYTES;
 }
 
+static size_t batch_count(const struct core_config *config) {
+    return config->cluster ? BATCHES_CLUSTER : BATCHES;
+}
+
 static void carve_core(struct carver *carver, const struct core_config *config, const struct sizes *sizes) {
     struct core *core = carve(carver, sizeof(struct core));
-    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+    for (size_t i = 0; i < batch_count(config); i++) {
         carve_batch(carver, &core->batches[i], sizes);
     }
     if (config->cluster) {
@@ -119,7 +123,7 @@ size_t core_size(const struct core_config *config) {
         align_up((size_t)sizes.slot_max * sizeof(uint32_t), PAGE_SIZE) +
         align_up((size_t)sizes.line_max * sizeof(struct overlay_line), PAGE_SIZE);
     size_t cluster = config->cluster ? cluster_size(&sizes) : 0;
-    return fixed + cluster + ARRAY_COUNT(((struct core *)0)->batches) * batch + PAGE_SIZE + ZERO_BYTES +
+    return fixed + cluster + batch_count(config) * batch + PAGE_SIZE + ZERO_BYTES +
            CHECKPOINT_IOS * CHECKPOINT_IO_BYTES + align_up(sizes.roots_max, PAGE_SIZE) +
            (size_t)SUPERBLOCK_COPIES * SUPERBLOCK_SIZE +
            align_up(sizes.copies_max * sizeof(struct copied_page), PAGE_SIZE) +
@@ -140,7 +144,7 @@ struct core *core_init(void *memory, const struct core_config *config, struct im
     core->image = image;
     core->maps = maps;
     core->building = &core->batches[0];
-    for (size_t i = 0; i < ARRAY_COUNT(core->batches); i++) {
+    for (size_t i = 0; i < batch_count(config); i++) {
         overlay_reset(&core->batches[i].overlay);
     }
     log_init(core);
@@ -325,7 +329,7 @@ static void on_tick(struct core *core, const struct event *event) {
  * or for the step that ends the hold. That step goes on with all that there is. */
 static bool joined_only(const struct core *core, const struct event *event, uint32_t tx_count_before) {
     return event->kind == EVENT_SUBMIT && core->building->tx_count > tx_count_before &&
-           (core->log.writing != NULL || event->hold_record) &&
+           ((core->log.writing != NULL && !log_may_go_on(core)) || event->hold_record) &&
            (core->log.applying == NULL || core->defer_apply);
 }
 
@@ -349,7 +353,9 @@ static void go_on(struct core *core, const struct event *event) {
     }
     bool may_write = !core->cluster.on || (core->serving && !cluster_held(core));
     if (core->building->tx_count > 0 && !event->hold_record && may_write) {
+        log_go_on(core);
         log_write(core, RECORD_DATA);
+        cluster_sent(core);
     }
     if (!core->stopped) {
         log_background(core);

@@ -5,10 +5,12 @@
  *     QUEUED --> SENT --> ANSWERED --> told
  *        \         \
  *         +---------+--> ADMITTED (this node leads) --> told
- *                            \--> QUEUED (the lead is lost, and it was not appended)
+ *                            \--> QUEUED (the lead is lost)
  */
 #include "core/group_state.h"
 #include "core/state.h"
+
+#define LINK_OWN UINT64_MAX /* in `sent_link`: this node's own leadership has appended it */
 
 /* ---- Bytes of requests -------------------------------------------------------------------------------------------- */
 
@@ -192,6 +194,12 @@ bool forward_reply(struct core *core, struct reply *reply) {
     if (reply->result == SHELF_UNAVAILABLE && reply->reason == REASON_NOT_PRIMARY) {
         SOMETIMES(FORWARD_OF_OLD_PRIMARY);
         forward_queue(core, forward); /* W5 */
+        return false;
+    }
+    if (reply->result == SHELF_UNKNOWN && reply->reason == REASON_PRIMARY_LOST && forward->twice) {
+        SOMETIMES(FORWARD_APPENDED_BEFORE);
+        forward->sent_link = LINK_OWN; /* W5: what was appended here may be in the next primary's log */
+        forward_queue(core, forward);
         return false;
     }
     reply->token = forward->token;

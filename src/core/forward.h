@@ -16,8 +16,8 @@
  *   W3  An answer counts if it is of the link and not below the epoch in which the request was sent last (K2).
  *   W4  A program gets its answer when its node has applied all that the primary had applied when it answered: it reads what
  *       it has written, and what it has lost against.
- *   W5  A program is not told that its node does not lead. What was not appended when the lead is lost is sent to who has it
- *       now (K3).
+ *   W5  A program is not told that its node does not lead. When the lead is lost, what was not appended is sent to who has it
+ *       now, and of what was, all that may be done twice (K3).
  *   W6  What waits is bounded: FORWARDS_MAX requests, so many bytes, FORWARD_WINDOW under way. More is refused for now.
  */
 #ifndef CORE_FORWARD_H
@@ -60,7 +60,7 @@ struct forward {
     bool due;            /* to be sent now */
     uint64_t token;      /* of the program */
     uint64_t round;
-    uint64_t sent_link; /* 0: no primary can have it */
+    uint64_t sent_link; /* under which it was sent last; 0: no primary can have it */
     uint64_t sent_epoch;
     uint64_t begin_ms, sent_ms;
     uint64_t place; /* of its bytes: body_size of them */
@@ -107,7 +107,8 @@ struct forwarder {
     struct forwarded window[FORWARD_WINDOW];
 };
 
-/* What the sender of a request had applied when it sent it. Certification compares that with the log (A2). */
+/* What the sender of a request had applied when it sent it. Certification compares that with the log (A2). It may be more than the
+ * primary has applied, whose disk may be slower than those that made the commit. */
 struct reader {
     uint64_t index;
     uint64_t epoch; /* of that record; 0: what it has read is of another life of its node */

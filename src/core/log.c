@@ -154,12 +154,37 @@ static bool log_place(struct core *core, uint64_t space, bool *ret_new_segment) 
 /* The next batch: the one that is neither being written nor applied. */
 static void building_begin(struct core *core, struct batch *before) {
     struct batch *next = core->batches;
-    while (next == before || next == core->log.applying) {
+    while (next == before || next == core->log.applying || next == core->log.parked) {
         next++;
     }
     next->index = before->index + 1;
     next->older = before;
     core->building = next;
+}
+
+void log_park(struct core *core) {
+    struct log *log = &core->log;
+    ASSERT(log->writing != NULL && !log->write.busy && log->parked == NULL);
+    if (log->applying == NULL) {
+        log->applying = log->writing;
+    } else {
+        log->parked = log->writing;
+    }
+    log->writing = NULL;
+}
+
+/* One place stays free for host_log_open(), which must be obeyed while no commit makes room. */
+bool log_may_go_on(const struct core *core) {
+    const struct log *log = &core->log;
+    return core->cluster.on && log->writing != NULL && log->durable_index >= log->writing->index &&
+           log->applying == NULL && log->parked == NULL;
+}
+
+void log_go_on(struct core *core) {
+    if (log_may_go_on(core)) {
+        SOMETIMES(CLUSTER_WRITES_AHEAD);
+        log_park(core);
+    }
 }
 
 void log_write(struct core *core, enum record_kind kind) {

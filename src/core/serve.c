@@ -15,6 +15,9 @@ static const uint8_t *in_memory(const struct core *core, uint64_t index) {
     if (bytes == NULL) {
         bytes = batch_record(core->log.applying, index);
     }
+    if (bytes == NULL) {
+        bytes = batch_record(core->log.parked, index);
+    }
     return bytes != NULL ? bytes : (const uint8_t *)received_record(core, index);
 }
 

@@ -16,7 +16,7 @@
  *
  * Invariants (each file cites the ones it keeps):
  *   C1  At most one record is being written; the next is built meanwhile, and the one before may still be waiting to be
- *       applied. Record n+1 is never sent to the disk before record n is durable.
+ *       applied (in a cluster: to be committed). Record n+1 is never sent to the disk before record n is durable.
  *   C2  Nothing of a record is shown or answered before it is durable and applied.
  *   C3  Applied records form a prefix of the log; the image between two steps is exact at `applied`.
  *   C4  What `admitted` state says (sessions, catalog, completed overlays) includes every record admitted, applied or not.
@@ -76,6 +76,8 @@ struct batch {
     struct overlay overlay;
 };
 #define BATCH_RECORD_OFFSET 4096u
+#define BATCHES             3u
+#define BATCHES_CLUSTER     4u
 #define BATCH_REPLIES_MAX   (2u * RECORD_TXS_MAX)
 
 static inline uint8_t *batch_payload(const struct batch *batch) {
@@ -110,6 +112,7 @@ struct log {
     struct batch *writing;  /* the batch in flight, or durable and behind `applying`; or NULL */
     bool writing_durable;   /* the latter */
     struct batch *applying; /* durable, not applied yet; or NULL */
+    struct batch *parked;   /* of a cluster: durable, behind `applying` and before `writing`; or NULL */
     uint64_t write_offset;  /* of the write in flight, in the file, and its buffer and size */
     size_t write_size;
     uint8_t *write_buffer;
@@ -370,7 +373,8 @@ struct core {
     struct core_fault fault;
     bool stopped;
 
-    struct batch batches[3]; /* one being built, one being written, one being applied */
+    struct batch
+        batches[BATCHES_CLUSTER]; /* one being built, one being written, one being applied, one parked */
     struct batch *building;
     struct log log;
     struct region regions[REGION_PLACES];   /* place 0 is the system region */
@@ -474,6 +478,10 @@ void catalog_mirror_rebuild(struct core *core);
 void log_init(struct core *core);
 bool log_has_room(const struct core *core, size_t record_bytes, bool opening);
 bool log_free_segment(const struct core *core, uint32_t *ret_place);
+/* Of a cluster: could the next record be sent to the disk, though the one that is durable is not committed yet? */
+bool log_may_go_on(const struct core *core);
+void log_go_on(struct core *core);
+void log_park(struct core *core); /* what is being written is durable, and makes room */
 void log_write(struct core *core, enum record_kind kind); /* sends the building batch, if none is in flight */
 void log_on_write(struct core *core, struct io *io);
 void log_on_reserve(struct core *core, struct io *io);

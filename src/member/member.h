@@ -21,7 +21,7 @@
 
 struct member;
 
-struct member_options {
+struct member_options { /* texts stay where they are until member_close() */
     const char *directory;
     bool create;
     const char *address;     /* HOST:PORT to listen at, and that others are told; port 0: any */

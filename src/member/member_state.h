@@ -53,7 +53,7 @@ struct watched { /* as people were told last */
 };
 
 struct member {
-    struct member_options options; /* texts of its own */
+    struct member_options options; /* its texts are the caller's, until member_close() */
     struct identity_file identity;
     struct coordinator *coordinator;
     struct node_cluster cluster;
@@ -86,9 +86,11 @@ struct member {
     struct node_record own; /* as it should be */
     bool own_known;         /* what the register holds is: */
     uint64_t own_revision;
-    bool own_right; /* ... what it should */
-    bool replaced;  /* ... another one's */
-    bool book_new;  /* not stored yet */
+    bool own_right;  /* ... what it should */
+    bool replaced;   /* ... another one's */
+    uint64_t former; /* another number has our address: a former life of this place; 0: none */
+    uint64_t former_revision;
+    bool book_new; /* not stored yet */
 
     struct watched watched;
 };

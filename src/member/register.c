@@ -166,6 +166,10 @@ static void peer_learn(struct member *member, uint64_t node, const struct regist
                                      : address_book_set(&member->book, &record);
     (void)pthread_mutex_unlock(&member->lock);
     member->book_new |= news;
+    if (state->revision != 0 && strcmp(record.address, member->own.address) == 0) {
+        member->former = node;
+        member->former_revision = state->revision;
+    }
     if (member->net && state->revision == 0) {
         peer_net_peer_remove(member->net, node);
     } else if (member->net && peer_net_peer_set(member->net, node, record.address) != SHELF_OK) {
@@ -193,8 +197,26 @@ static void own_publish(struct member *member) {
     coordinator_start(member->coordinator, &member->publish);
 }
 
+/* Who had our address cannot have it any more: a directory that was removed, and got another number. */
+static void former_forget(struct member *member) {
+    if (member->former == 0 || member->publishing || !member->own_known || !member->own_right) {
+        return;
+    }
+    member_log(member, "node-forgotten", "node %llu was at the address of this one, and is no more",
+               (unsigned long long)member->former);
+    member->publish = (struct coordinator_ask){.act = COORDINATOR_REMOVE,
+                                               .id = {.kind = REGISTER_NODE, .number = member->former},
+                                               .expected = member->former_revision};
+    member->former = 0;
+    member->publishing = true;
+    coordinator_start(member->coordinator, &member->publish);
+}
+
 static void published(struct member *member) {
     member->publishing = false;
+    if (member->publish.act == COORDINATOR_REMOVE) {
+        return; /* if it was not removed, that does no harm */
+    }
     if (member->publish.outcome == COORDINATOR_OK || member->publish.outcome == COORDINATOR_LOST) {
         own_learn(member, &member->publish.state);
         member->publish_after_ns = 0;
@@ -247,6 +269,7 @@ void registers_work(struct member *member) {
     news_take_all(member);
     orders_take(member);
     own_publish(member);
+    former_forget(member);
     book_store(member);
 }
 

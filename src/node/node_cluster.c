@@ -32,6 +32,7 @@ void cluster_go_on_more(struct node *node) {
     for (uint32_t i = 0; node->more && i < MORE_MAX && !node->stopped; i++) {
         node_step(node, &(struct event){.kind = EVENT_GO_ON}, node->held);
     }
+    node->more = node->more && !node->stopped;
     node->told_background |= node->more; /* M2 */
 }
 

@@ -15,6 +15,7 @@ import warnings
 
 import shelf
 from bed import Bed
+from shelf import store
 
 
 class OpenTest(unittest.TestCase):
@@ -259,6 +260,21 @@ class ProcessesTest(Bed):
             self.assertEqual(tx.read_word(region.at(64)), 42)
         self.assertTrue(self.s.stats().is_node)
         self.assertTrue(self.s.staleness().connected)
+
+    def test_cluster(self):
+        """This one is alone; what a cluster says becomes values of Python."""
+        with self.assertRaises(shelf.NotFound):
+            self.s.cluster()
+        info = store.ffi.new('struct shelf_cluster_info *')
+        info.name, info.node, info.part, info.serves, info.epoch, info.node_count = b'shop', 2, 1, True, 7, 2
+        info.coordinator = b'http://127.0.0.1:2379'
+        for place, part in enumerate((2, 1)):
+            info.nodes[place].node, info.nodes[place].part, info.nodes[place].address = place + 1, part, b'10.0.0.1:7000'
+        cluster = store._cluster_of(info)
+        self.assertEqual((cluster.name, cluster.node, cluster.part, cluster.serves, cluster.epoch, cluster.coordinator),
+                         ('shop', 2, shelf.Part.BACKUP, True, 7, 'http://127.0.0.1:2379'))
+        self.assertEqual([(node.node, node.part, node.address) for node in cluster.nodes],
+                         [(1, shelf.Part.PRIMARY, '10.0.0.1:7000'), (2, shelf.Part.BACKUP, '10.0.0.1:7000')])
 
     def test_access(self):
         region = self.s.create_region('mine', 4096)

@@ -294,7 +294,10 @@ static void test_questions_to_a_node_that_stands_still(void **state) {
     AWAIT(atomic_load(&board->stage) == 1);
     shelf *s = open_hasty();
     shelf_region region;
+    int status;
     assert_int_equal(kill(child, SIGSTOP), 0);
+    assert_int_equal(waitpid(child, &status, WUNTRACED), child); // it stops a moment after the signal
+    assert_true(WIFSTOPPED(status));
     for (unsigned i = 0; i < QUESTIONS; i++)
         assert_int_equal(shelf_region_open(s, "test", &region), SHELF_UNAVAILABLE);
     assert_int_equal(kill(child, SIGCONT), 0);

@@ -206,6 +206,7 @@ void test_regions() {
     EXPECT(!b.s.region_drop("other"));
     EXPECT(!b.s.region_open("other"));
     EXPECT_ERROR(SHELF_NOT_FOUND, r.info());
+    EXPECT_ERROR(SHELF_NOT_FOUND, b.s.cluster());
 }
 
 /* ---- Transactions ------------------------------------------------------------------------------------------------- */

@@ -311,28 +311,34 @@ static int listener_open(uint16_t *ret_port) {
     return fd;
 }
 
-// Node 1 connects to the listener as to node 3, says HELLO, and hears this.
-static void answered_and_told(const void *bytes, size_t size, bool closes, const char *text) {
-    struct bed bed;
+// Node 1 connects to a listener as to node 3, and says HELLO there. Nobody else can connect to it any more.
+static int as_node_3_accept(struct bed *bed) {
     char address[64];
     uint16_t port = 0;
     struct peer_header hello;
     int listener = listener_open(&port);
-    bed_make(&bed, 2, 0);
     (void)snprintf(address, sizeof(address), "127.0.0.1:%u", port);
-    assert_int_equal(peer_net_peer_set(bed.nodes[1].net, 3, address), SHELF_OK);
+    assert_int_equal(peer_net_peer_set(bed->nodes[1].net, 3, address), SHELF_OK);
     struct pollfd ready = {.fd = listener, .events = POLLIN};
-    BED_UNTIL(&bed, poll(&ready, 1, 0) == 1);
+    BED_UNTIL(bed, poll(&ready, 1, 0) == 1);
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    BED_UNTIL(&bed, recv(fd, &hello, sizeof(hello), MSG_DONTWAIT) == sizeof(hello));
+    BED_UNTIL(bed, recv(fd, &hello, sizeof(hello), MSG_DONTWAIT) == sizeof(hello));
     assert_true(peer_header_whole(&hello) && hello.from == 1);
+    (void)close(listener);
+    return fd;
+}
+
+// It hears this, and its status says why that is no connection.
+static void answered_and_told(const void *bytes, size_t size, bool closes, const char *text) {
+    struct bed bed;
+    bed_make(&bed, 2, 0);
+    int fd = as_node_3_accept(&bed);
     if (size > 0) {
         stranger_say(fd, bytes, size);
     }
     if (closes) {
         (void)shutdown(fd, SHUT_RDWR);
     }
-    (void)close(listener); // so that the sentence stays
     BED_UNTIL(&bed, strstr(status_of(&bed, 1, 3).text, text));
     assert_false(status_of(&bed, 1, 3).connected);
     others_live(&bed, 1);
@@ -360,6 +366,30 @@ static void test_answers_that_do_not_fit(void **state) {
     answered_and_told(&hello, sizeof(hello), false, "is no node of a shelf");
 }
 
+// The sockets of both sides fill, then the queue up to its bound, and that is all it costs.
+static void test_who_answers_but_never_reads(void **state) {
+    const size_t bound = 1u << 20;
+    struct peer_header hello = hello_of(3);
+    struct bed bed;
+    uint64_t round = 0, dropped = 0;
+    (void)state;
+    bed_make(&bed, 2, bound);
+    int fd = as_node_3_accept(&bed);
+    stranger_say(fd, &hello, sizeof(hello));
+    BED_UNTIL(&bed, node_send(&bed, 1, 3, ++round, 50000));
+    while (dropped < 100) {
+        dropped += node_send(&bed, 1, 3, ++round, 50000) ? 0 : 1;
+        assert_true(status_of(&bed, 1, 3).queued_bytes <= bound);
+        others_live(&bed, round);
+    }
+    assert_true(status_of(&bed, 1, 3).queued_bytes > bound - 100000);
+    (void)close(fd);
+    BED_UNTIL(&bed, status_of(&bed, 1, 3).queued_bytes == 0);
+    assert_false(node_send(&bed, 1, 3, ++round, 50000));
+    others_live(&bed, round);
+    bed_free(&bed);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_hello),
@@ -371,6 +401,7 @@ int main(void) {
         cmocka_unit_test(test_the_newest_connection_counts),
         cmocka_unit_test(test_a_crowd_that_says_nothing),
         cmocka_unit_test(test_answers_that_do_not_fit),
+        cmocka_unit_test(test_who_answers_but_never_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
