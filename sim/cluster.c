@@ -42,6 +42,11 @@ static bool node_event(struct cluster_node *node, struct event *event) {
     core_step(node->core, event, &effects);
     bool stopped_now = effects.stopped && !node->stopped;
     node->stopped = effects.stopped;
+    node->restarts = effects.restart;
+    if (effects.look && !node->running) { // recovery has read its log, and synced it
+        node->running = true;
+        cluster_facts_recovered(node);
+    }
     cluster_facts_step(node);
     for (uint32_t i = 0; i < effects.message_count; i++) {
         net_send(&world->net, node->id, effects.messages[i].node, &effects.messages[i].message);
@@ -51,12 +56,6 @@ static bool node_event(struct cluster_node *node, struct event *event) {
     }
     if (effects.swap) {
         register_swap(&world->net, node->id, node->life, effects.swap_from, effects.swap);
-    }
-    if (effects.look && !node->running) { // recovery has read its log, and synced it
-        node->running = true;
-        for (uint64_t i = 1; i <= node->status.durable; i++) {
-            node->log[i].durable = true;
-        }
     }
     if (effects.look) {
         register_look(&world->net, node->id, node->life);
@@ -162,14 +161,16 @@ static void io_perform_partly(struct cluster_node *node, const struct cluster_fl
 
 // ---- Life and death
 
-static void node_start(struct cluster_node *node) {
+void cluster_node_start(struct cluster_node *node) {
     struct cluster_world *world = node->world;
+    const struct cluster_plan *plan = &world->plan;
+    uint32_t log_segments = node->id % 3 == 1 ? plan->log_segments : plan->log_segments_others;
     struct core_config *config = &node->config;
     *config = (struct core_config){.create = !disk_published(node->disk),
                                    .shelf_id = "simulated group",
                                    .alignment = world->plan.alignment,
-                                   .log_bytes_max = 64 * LOG_SEGMENT_BYTES,
-                                   .checkpoint_log_bytes = 4 * LOG_SEGMENT_BYTES,
+                                   .log_bytes_max = log_segments * LOG_SEGMENT_BYTES,
+                                   .checkpoint_log_bytes = min_u64(4, log_segments / 2) * LOG_SEGMENT_BYTES,
                                    .checkpoint_interval_ms = 3600000,
                                    .session_idle_ms = 36000000,
                                    .session_named_idle_ms = 36000000,
@@ -188,6 +189,7 @@ static void node_start(struct cluster_node *node) {
     node->alive = true;
     node->life++;
     node->stopped = node->opened = node->running = node->hangs = node->doomed = node->eio = false;
+    node->restarts = false;
     node->commit_seen = node->applied_seen = 0;
     sim_trace("node %llu: starts, life %u%s", (unsigned long long)node->id, node->life,
               config->create ? ", with a new directory" : "");
@@ -214,9 +216,12 @@ static void node_free(struct cluster_node *node) {
     node->flight_count = 0;
 }
 
-static void node_crash(struct cluster_node *node, bool power) {
+void cluster_node_crash(struct cluster_node *node, bool power) {
     struct cluster_world *world = node->world;
     SOMETIMES(CLUSTER_SIM_CRASHED);
+    if (node->status.installs) {
+        SOMETIMES(CLUSTER_SIM_CRASHED_IN_INSTALL);
+    }
     if (!node->opened && node->life > 1) {
         SOMETIMES(CLUSTER_SIM_CRASHED_IN_RECOVERY);
     }
@@ -232,6 +237,13 @@ static void node_crash(struct cluster_node *node, bool power) {
         net_node_gone(&world->net, node->id);
     }
     sim_trace("node %llu: %s", (unsigned long long)node->id, power ? "loses its power" : "is killed");
+}
+
+// It has got a checkpoint from a peer.
+void cluster_node_restart(struct cluster_node *node) {
+    struct cluster_world *world = node->world;
+    cluster_node_crash(node, world->net.faults && chance(world, world->plan.power));
+    cluster_node_start(node);
 }
 
 static void node_wipe(struct cluster_node *node) {
@@ -259,8 +271,12 @@ static const uint8_t *on_incarnation(void *context, uint64_t id) {
 }
 
 static void on_deliver(void *context, uint64_t id, const struct peer_message *message) {
+    struct cluster_node *node = &((struct cluster_world *)context)->nodes[id - 1];
+    if (node->restarts) {
+        return;
+    }
     struct event event = {.kind = EVENT_MESSAGE, .message = message};
-    node_event(&((struct cluster_world *)context)->nodes[id - 1], &event);
+    node_event(node, &event);
 }
 
 static void on_swap_answer(void *context, uint64_t id, enum swap_result result,
@@ -276,8 +292,17 @@ static void on_look_answer(void *context, uint64_t id, const struct configuratio
 
 // ---- Steps
 
-static void io_step(struct cluster_world *world, struct cluster_node *node) {
+bool cluster_node_moves(const struct cluster_node *node) {
+    return node->alive && !node->stopped && (node->restarts || node->more || node->flight_count > 0);
+}
+
+void cluster_node_io(struct cluster_node *node) {
+    struct cluster_world *world = node->world;
     if (!node->alive || node->stopped || (node->hangs && world->net.faults)) {
+        return;
+    }
+    if (node->restarts) {
+        cluster_node_restart(node);
         return;
     }
     if (node->more && random_chance(&world->random, 1, 2)) {
@@ -293,15 +318,16 @@ static void io_step(struct cluster_world *world, struct cluster_node *node) {
 
 static void fault_step(struct cluster_world *world) {
     struct cluster_node *node = &world->nodes[random_below(&world->random, world->plan.nodes)];
-    if (node->alive && (node->doomed || node->stopped || chance(world, world->plan.crash))) {
-        node_crash(node, chance(world, world->plan.power));
+    bool strikes = chance(world, node->status.installs ? world->plan.crash_install : world->plan.crash);
+    if (node->alive && (node->doomed || node->stopped || strikes)) {
+        cluster_node_crash(node, chance(world, world->plan.power));
     }
-    if (!node->alive && chance(world, 30)) {
+    if (!node->alive && random_below(&world->random, 1000000) < world->plan.comeback) {
         if (chance(world, world->plan.wipe) && world->grave_count < 16 &&
             cluster_facts_may_wipe(world, node)) {
             node_wipe(node);
         }
-        node_start(node);
+        cluster_node_start(node);
     }
     if (chance(world, world->plan.partition)) {
         net_partition(&world->net);
@@ -315,13 +341,26 @@ static void fault_step(struct cluster_world *world) {
     }
 }
 
+void cluster_node_tick(struct cluster_node *node) {
+    if (node->alive && !node->stopped) {
+        struct event event = {.kind = EVENT_TICK};
+        node_event(node, &event);
+    }
+}
+
+void cluster_node_checkpoint(struct cluster_node *node) {
+    if (node->alive && node->opened && !node->stopped) {
+        struct event event = {.kind = EVENT_CHECKPOINT, .token = (uint64_t)1 << 60};
+        node_event(node, &event);
+    }
+}
+
 static void tick_step(struct cluster_world *world) {
     world->net.now_ms += random_between(&world->random, 1, world->plan.tick_ms_max);
     for (uint32_t i = 0; i < world->plan.nodes; i++) {
         struct cluster_node *node = &world->nodes[i];
-        if (node->alive && !node->stopped && !(world->net.faults && chance(world, 100))) {
-            struct event event = {.kind = EVENT_TICK};
-            node_event(node, &event);
+        if (!(world->net.faults && chance(world, 100))) {
+            cluster_node_tick(node);
         }
     }
 }
@@ -329,11 +368,7 @@ static void tick_step(struct cluster_world *world) {
 static void client_step(struct cluster_world *world) {
     cluster_client_act(world, (uint32_t)random_below(&world->random, world->plan.clients));
     if (chance(world, world->plan.checkpoint_chance)) {
-        struct cluster_node *node = &world->nodes[random_below(&world->random, world->plan.nodes)];
-        if (node->alive && node->opened && !node->stopped) {
-            struct event event = {.kind = EVENT_CHECKPOINT, .token = (uint64_t)1 << 60};
-            node_event(node, &event);
-        }
+        cluster_node_checkpoint(&world->nodes[random_below(&world->random, world->plan.nodes)]);
     }
 }
 
@@ -343,7 +378,7 @@ static void world_step(struct cluster_world *world) {
         for (uint32_t i = 0; i < 3 * world->plan.nodes; i++) {
             net_step(&world->net);
             register_step(&world->net);
-            io_step(world, &world->nodes[i / 3]);
+            cluster_node_io(&world->nodes[i / 3]);
         }
         client_step(world);
         if (chance(world, 300)) {
@@ -362,7 +397,7 @@ static void world_step(struct cluster_world *world) {
     if (dice < net) {
         net_step(&world->net);
     } else if (dice < disk) {
-        io_step(world, &world->nodes[random_below(&world->random, world->plan.nodes)]);
+        cluster_node_io(&world->nodes[random_below(&world->random, world->plan.nodes)]);
     } else if (dice < client) {
         client_step(world);
     } else if (chance(world, 300)) {
@@ -400,6 +435,28 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.client_chance = (uint32_t)random_between(&random, 20, 150);
     plan.large_chance = random_chance(&random, 1, 3) ? 200 : 5;
     plan.checkpoint_chance = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 2, 60) : 0;
+    bool small = false;
+    plan.log_segments = plan.log_segments_others = 64;
+    plan.region_pages = 8;
+    plan.write_max = 20000;
+    plan.comeback = 30000;
+    if (random_chance(&random, 1, 2)) { // logs are trimmed, and who was away needs a checkpoint
+        plan.log_segments = random_chance(&random, 5, 6) ? 3 : 4;
+        plan.log_segments_others = random_chance(&random, 1, 2) ? 64 : plan.log_segments;
+        plan.region_pages = 40;
+        plan.write_min = 40000;
+        plan.write_max = 60000;
+        plan.large_chance = (uint32_t)random_between(&random, 700, 1000);
+        plan.steps *= 3;
+        plan.client_chance = (uint32_t)random_between(&random, 150, 250);
+        plan.checkpoint_chance = (uint32_t)random_between(&random, 2, 20);
+        plan.comeback = random_chance(&random, 1, 2) ? 600 : 6000;
+        plan.damage = random_chance(&random, 1, 2) ? 30 : 0;
+        small = true;
+        if (plan.members > 2 && random_chance(&random, 1, 2)) { // who is away stays a member
+            plan.min_copies = plan.members;
+        }
+    }
     if (random_chance(&random, 1, 10)) {
         return plan; // only the scheduling is against it
     }
@@ -407,25 +464,33 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.duplicate = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 200) : 0;
     plan.late = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 100) : 0;
     plan.crash = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 5) : 0;
+    plan.crash_install = random_chance(&random, 1, 2) ? 60 : plan.crash;
     plan.power = (uint32_t)random_between(&random, 0, 1000);
     plan.wipe = random_chance(&random, 1, 2) ? 300 : 0;
     plan.partition = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
     plan.hang = random_chance(&random, 1, 5) ? (uint32_t)random_between(&random, 1, 4) : 0;
-    plan.doom = random_chance(&random, 1, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
+    plan.doom = random_chance(&random, small ? 2 : 1, 3) ? (uint32_t)random_between(&random, 1, 6) : 0;
     plan.eio = random_chance(&random, 1, 6) ? 2 : 0;
     plan.register_fault = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 50, 600) : 0;
     plan.register_down = random_chance(&random, 1, 4) ? 2 : 0;
     return plan;
 }
 
-static void world_init(struct cluster_world *world, const struct cluster_plan *plan) {
+void cluster_world_begin(struct cluster_world *world, const struct cluster_plan *plan) {
+    cluster_world_end(world); // (of a run that failed)
     world->plan = *plan;
+    if (world->plan.log_segments == 0) { // of a schedule that does not care
+        world->plan.log_segments = world->plan.log_segments_others = 64;
+        world->plan.region_pages = 8;
+        world->plan.write_max = 20000;
+    }
     random_seed(&world->random, plan->seed);
     world->net = (struct net){.random = &world->random,
                               .nodes = plan->nodes,
                               .loss = plan->loss,
                               .duplicate = plan->duplicate,
                               .late = plan->late,
+                              .damage = plan->damage,
                               .register_fault = plan->register_fault,
                               .now_ms = 1000,
                               .faults = true,
@@ -445,11 +510,11 @@ static void world_init(struct cluster_world *world, const struct cluster_plan *p
     }
     register_begin(&world->net, plan->members);
     for (uint32_t i = 0; i < plan->nodes; i++) {
-        node_start(&world->nodes[i]);
+        cluster_node_start(&world->nodes[i]);
     }
 }
 
-static void world_free(struct cluster_world *world) {
+void cluster_world_end(struct cluster_world *world) {
     for (uint32_t i = 0; i < NET_NODES_MAX; i++) {
         node_free(&world->nodes[i]);
         if (world->nodes[i].disk) {
@@ -471,20 +536,6 @@ static void world_free(struct cluster_world *world) {
 
 // ---- For schedules
 
-void cluster_world_begin(struct cluster_world *world, const struct cluster_plan *plan) {
-    world_free(world); // (of a run that failed)
-    world_init(world, plan);
-}
-
-void cluster_world_end(struct cluster_world *world) {
-    world_free(world);
-}
-
-void cluster_node_tick(struct cluster_node *node) {
-    struct event event = {.kind = EVENT_TICK};
-    node_event(node, &event);
-}
-
 void cluster_node_run(struct cluster_node *node) {
     while (node->alive && (node->more || node->flight_count > 0)) {
         struct event event = {.kind = EVENT_GO_ON};
@@ -496,11 +547,6 @@ void cluster_node_run(struct cluster_node *node) {
     }
 }
 
-void cluster_node_restart(struct cluster_node *node) {
-    node_crash(node, false);
-    node_start(node);
-}
-
 // Q6: faults end, and everything that was down comes back.
 static void heal(struct cluster_world *world) {
     net_heal(&world->net);
@@ -508,10 +554,10 @@ static void heal(struct cluster_world *world) {
     world->answered_count = 0;
     for (uint32_t i = 0; i < world->plan.nodes; i++) {
         if (world->nodes[i].alive && world->nodes[i].stopped) {
-            node_crash(&world->nodes[i], false);
+            cluster_node_crash(&world->nodes[i], false);
         }
         if (!world->nodes[i].alive) {
-            node_start(&world->nodes[i]);
+            cluster_node_start(&world->nodes[i]);
         }
     }
     for (uint64_t steps = 0; world->answered_count < 3 || !cluster_facts_healed(world); steps++) {
@@ -533,6 +579,6 @@ struct cluster_result cluster_world_run(const struct cluster_plan *plan) {
     sim_trace("end: %llu records committed, epoch %llu", (unsigned long long)world.committed_last,
               (unsigned long long)world.net.present.epoch);
     struct cluster_result result = {.commits = world.committed_last, .epochs = world.net.present.epoch};
-    world_free(&world);
+    cluster_world_end(&world);
     return result;
 }

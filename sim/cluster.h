@@ -22,7 +22,7 @@
 #define CLUSTER_REGIONS_MAX 16u
 #define CLUSTER_CLIENTS_MAX NET_NODES_MAX
 #define CLUSTER_LINES_MAX   4096u // of the programs' region
-#define CLUSTER_REQUEST_MAX 24576u
+#define CLUSTER_REQUEST_MAX 65536u
 
 struct seen_record { // as a node sent it to its disk
     uint64_t epoch;
@@ -57,6 +57,7 @@ struct cluster_node {
     uint32_t flight_count;
     uint64_t stamp;
     bool stopped, running, opened, more, hangs, doomed, eio;
+    bool restarts; // it wants to be started again
     uint64_t led_epoch;
     uint64_t commit_seen, applied_seen;
     struct seen_record log[CLUSTER_RECORDS_MAX];
@@ -92,12 +93,15 @@ struct cluster_plan {
     uint64_t seed;
     uint32_t steps;
     uint32_t nodes, members, copies, min_copies, clients;
-    uint32_t alignment;
+    uint32_t alignment, log_segments, log_segments_others; // of nodes 2, 3, 5, 6
+    uint32_t comeback;                                     // out of a million
+    uint32_t damage; // of parts of checkpoints on their way, where no checksum of a message tells
     uint32_t tick_ms_max, flight_records_max;
     uint32_t loss, duplicate, late, register_fault;
-    uint32_t crash, power, wipe, partition, hang, register_down, doom, eio;
+    uint32_t crash, crash_install, power, wipe, partition, hang, register_down, doom, eio;
     uint32_t net_chance, io_chance, client_chance;
     uint32_t large_chance, checkpoint_chance, forward_ms;
+    uint32_t region_pages, write_min, write_max; // at most 3 pages less
 };
 
 struct grave_record { // what was durable in a directory that is gone
@@ -136,14 +140,24 @@ struct cluster_result {
 struct cluster_plan cluster_plan_of_seed(uint64_t seed);
 struct cluster_result cluster_world_run(const struct cluster_plan *plan);
 
-// Step by step, for schedules.
+// One thing at a time, for schedules.
 void cluster_world_begin(struct cluster_world *world, const struct cluster_plan *plan);
 void cluster_world_end(struct cluster_world *world);
+void cluster_node_start(struct cluster_node *node);
+void cluster_node_crash(struct cluster_node *node, bool power);
+bool cluster_node_moves(const struct cluster_node *node); // has an io or more to do
+void cluster_node_io(struct cluster_node *node);
 void cluster_node_tick(struct cluster_node *node);
+void cluster_node_checkpoint(struct cluster_node *node);
+
 void cluster_node_run(struct cluster_node *node); // all its ios, one after the other
 void cluster_node_restart(struct cluster_node *node);
+
+// cluster_schedules.c, trim_schedules.c: violations end the run as everywhere; else the schedule's name.
 uint32_t cluster_schedule_count(void);
-const char *cluster_schedule_run(uint32_t number); // its name; a violation does not return
+const char *cluster_schedule_run(uint32_t number);
+uint32_t trim_schedule_count(void);
+const char *trim_schedule_run(uint32_t number);
 
 // For the programs. False: refused for now.
 bool cluster_submit(struct cluster_node *node, const void *bytes, size_t size, uint64_t token,
@@ -168,6 +182,7 @@ void cluster_attempts_floor(struct cluster_node *node);
 // cluster_facts.c
 void cluster_facts_write(struct cluster_node *node, const struct io *io);   // is issued
 void cluster_facts_written(struct cluster_node *node, const struct io *io); // is durable
+void cluster_facts_recovered(struct cluster_node *node);                    // it knows its log
 void cluster_facts_step(struct cluster_node *node);
 void cluster_facts_image(const struct cluster_node *node);
 void cluster_facts_wiped(struct cluster_node *node);

@@ -14,9 +14,8 @@
 
 enum client_state { CLIENT_IDLE, CLIENT_OPENS, CLIENT_CREATES, CLIENT_COMMITS, CLIENT_HAUNTS, CLIENT_READS };
 
-#define REGION_PAGES     8u
 #define REGION_PAGES_MAX 64u
-#define WRITE_MAX        20000u
+#define WRITE_MAX        60000u
 #define GIVE_UP_MS       900u
 #define BOARD_LINES      3u
 
@@ -68,7 +67,7 @@ static void session_open(struct cluster_world *world, struct cluster_client *cli
 static void region_create(struct cluster_world *world, struct cluster_client *client) {
     struct region_request request = {.header = {.size = sizeof(request), .kind = REQUEST_REGION_CREATE},
                                      .mode = 0666,
-                                     .size = (uint64_t)REGION_PAGES * PAGE_SIZE,
+                                     .size = (uint64_t)world->plan.region_pages * PAGE_SIZE,
                                      .size_max = random_chance(&world->random, 1, 2)
                                                      ? (uint64_t)REGION_PAGES_MAX * PAGE_SIZE
                                                      : (uint64_t)2 * REGION_PAGES_MAX * PAGE_SIZE,
@@ -138,8 +137,12 @@ static void request_make(struct cluster_world *world, struct cluster_client *cli
     bytes_add(client, &operation, sizeof(operation));
     size_t ranges_begin = client->request_size;
     bool large = net_chance(&world->net, world->plan.large_chance);
-    uint32_t size = (uint32_t)random_between(&world->random, 8, large ? WRITE_MAX : 100);
-    uint64_t offset = 3 * PAGE_SIZE + random_below(&world->random, (REGION_PAGES - 3) * PAGE_SIZE - size);
+    uint32_t size = (uint32_t)(large ? random_between(&world->random, max_u64(world->plan.write_min, 8),
+                                                      world->plan.write_max)
+                                     : random_between(&world->random, 8, 100));
+    uint64_t offset =
+        3 * PAGE_SIZE +
+        random_below(&world->random, (world->plan.region_pages - 3) * (uint64_t)PAGE_SIZE - size);
     random_fill(&world->random, bytes, size);
     memcpy(bytes, &attempt->number, sizeof(attempt->number));
     range_add(client, shelf_addr_make((shelf_region)world->region, offset), bytes, size);

@@ -133,6 +133,11 @@ static void on_commit(struct cluster_node *node, uint64_t index) {
 
 static void on_lead(struct cluster_node *node, uint64_t epoch) {
     struct cluster_world *world = node->world;
+    for (uint32_t i = 0; i < world->plan.nodes; i++) {
+        if (world->nodes[i].alive && world->nodes[i].status.installs) {
+            SOMETIMES(CLUSTER_SIM_TAKEOVER_IN_INSTALL);
+        }
+    }
     register_lead(&world->net, node->id, node->config.group.nonce, epoch);
     node->led_epoch = epoch;
     // (A later primary may have committed more: this one will find that out before it commits anything.)
@@ -144,6 +149,27 @@ static void on_lead(struct cluster_node *node, uint64_t epoch) {
     }
     sim_trace("node %llu leads epoch %llu from record %llu on", (unsigned long long)node->id,
               (unsigned long long)epoch, (unsigned long long)node->status.last);
+}
+
+// What a checkpoint from a peer brought is there, as if it were in the log; what the log lost is not.
+void cluster_facts_recovered(struct cluster_node *node) {
+    struct cluster_world *world = node->world;
+    const struct core_status *status = &node->status;
+    core_status_get(node->core, &node->status);
+    SIM_CHECK(status->checkpoint <= world->committed_last,
+              "D1: node %llu has a checkpoint of record %llu, which is not committed",
+              (unsigned long long)node->id, (unsigned long long)status->checkpoint);
+    for (uint64_t i = 1; i <= status->checkpoint; i++) {
+        if (!same(&node->log[i], &world->committed[i])) {
+            node->log[i] = world->committed[i];
+        }
+    }
+    for (uint64_t i = 1; i < CLUSTER_RECORDS_MAX; i++) {
+        node->log[i].durable = i <= status->durable;
+        if (i > status->durable) {
+            node->log[i] = (struct seen_record){0};
+        }
+    }
 }
 
 void cluster_facts_step(struct cluster_node *node) {

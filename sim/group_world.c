@@ -23,6 +23,17 @@ static uint64_t log_durable(void *context) {
     return ((const struct sim_node *)context)->durable;
 }
 
+static uint64_t log_first(void *context) {
+    (void)context;
+    return 1; // these logs are never trimmed: that is for the cluster's
+}
+
+static void on_offer(void *context, uint64_t node, const struct peer_message *message) {
+    (void)context;
+    (void)message;
+    sim_fail("node %llu is offered a checkpoint", (unsigned long long)node);
+}
+
 static bool log_mark(void *context, uint64_t index, struct log_mark *ret_mark) {
     const struct sim_node *node = context;
     if (index > node->last) {
@@ -193,6 +204,8 @@ void group_start(struct sim_node *node) {
                                     .log_last = log_last,
                                     .log_durable = log_durable,
                                     .log_mark = log_mark,
+                                    .log_first = log_first,
+                                    .offer = on_offer,
                                     .log_settled = log_settled,
                                     .log_ready = log_settled,
                                     .log_same = log_same,

@@ -31,7 +31,7 @@ struct options {
     bool one;
     bool trace, json, sweep, mutants, schedules, group, cluster;
     const char *script;
-    bool accept;
+    bool accept, events;
     uint32_t jobs;
     enum mutant mutant;
 };
@@ -53,6 +53,7 @@ static void usage(FILE *file) {
         "  sim --script FILE           compares a golden transcript (sim/script.h); --accept rewrites it\n"
         "  sim --mutants               runs every planted bug until it is caught\n"
         "  sim --mutant NAME ...       the same runs with one planted bug; --list-mutants shows their names\n"
+        "  sim ... --events            also how often each \"sometimes\" event happened\n"
         "  sim ... --json              the result as one JSON object\n"
         "\n"
         "Ends with \"N passed, N failed\" and exit code 0 if nothing failed, 1 if something did, 2 for wrong "
@@ -173,6 +174,12 @@ static uint32_t sometimes_missing(bool show) {
     return missing;
 }
 
+static void sometimes_show(void) {
+    for (size_t i = sometimes_begin(); i < sometimes_end(); i++) {
+        printf("%10llu %s\n", (unsigned long long)shared->sometimes[i], sometimes_names[i]);
+    }
+}
+
 static int seeds_run(const struct options *options) {
     seeds_first = options->first;
     struct timespec begin;
@@ -184,6 +191,9 @@ static int seeds_run(const struct options *options) {
     bool judge = options->seeds >= SOMETIMES_SEEDS && !mutant_active && result.failed == 0;
     uint32_t missing = sometimes_missing(judge);
     uint32_t events = (uint32_t)(sometimes_end() - sometimes_begin());
+    if (options->events) {
+        sometimes_show();
+    }
     if (options->json) {
         printf("{\"seeds\": %llu, \"failed\": %llu, \"commits\": %llu, \"records\": %llu, \"crashes\": %llu, "
                "\"sometimes\": %u, \"sometimes_missing\": %u, \"seconds\": %.1f}\n",
@@ -229,14 +239,16 @@ static bool schedule_run(uint32_t number, bool trace, const char **ret_name) {
         return false;
     }
     uint32_t group_count = group_schedule_count();
-    *ret_name =
-        number < group_count ? group_schedule_run(number) : cluster_schedule_run(number - group_count);
+    *ret_name = number < group_count ? group_schedule_run(number)
+                : number - group_count < cluster_schedule_count()
+                    ? cluster_schedule_run(number - group_count)
+                    : trim_schedule_run(number - group_count - cluster_schedule_count());
     return true;
 }
 
 // Those of the group first, then those of whole nodes.
 static uint32_t schedule_count(void) {
-    return group_schedule_count() + cluster_schedule_count();
+    return group_schedule_count() + cluster_schedule_count() + trim_schedule_count();
 }
 
 static int schedules_run(bool trace) {
@@ -266,9 +278,9 @@ static bool mutant_found_by_schedule(void) {
 
 static bool mutant_job(uint64_t number, char *text, size_t text_size) {
     mutant_active = (enum mutant)(number + 1);
-    runs = mutant_active >= MUTANT_APPLY_UNCOMMITTED     ? RUNS_CLUSTER
-           : mutant_active >= MUTANT_INCARNATION_IGNORED ? RUNS_GROUP
-                                                         : RUNS_NODE;
+    runs = mutant_active >= MUTANT_APPLY_UNCOMMITTED    ? RUNS_CLUSTER
+           : mutant_active >= MUTANT_LEADS_WITHOUT_SWAP ? RUNS_GROUP
+                                                        : RUNS_NODE;
     uint64_t hash;
     if (runs != RUNS_NODE && mutant_found_by_schedule()) {
         shared->mutant_seed[mutant_active] = UINT64_MAX;
@@ -361,27 +373,20 @@ int main(int argc, char **argv) {
         JOBS,
         MUTANTS,
         SCRIPT,
+        EVENTS,
         ACCEPT,
         HELP
     };
     static const struct option names[] = {
-        {"seeds", required_argument, NULL, SEEDS},
-        {"seed", required_argument, NULL, SEED},
-        {"first", required_argument, NULL, FIRST},
-        {"mutant", required_argument, NULL, MUTANT_NAME},
-        {"list-mutants", no_argument, NULL, LIST},
-        {"sweep", no_argument, NULL, SWEEP},
-        {"trace", no_argument, NULL, TRACE},
-        {"json", no_argument, NULL, JSON},
-        {"jobs", required_argument, NULL, JOBS},
-        {"mutants", no_argument, NULL, MUTANTS},
-        {"script", required_argument, NULL, SCRIPT},
-        {"accept", no_argument, NULL, ACCEPT},
-        {"schedules", no_argument, NULL, SCHEDULES},
-        {"group", no_argument, NULL, GROUP},
-        {"cluster", no_argument, NULL, CLUSTER},
-        {"help", no_argument, NULL, HELP},
-        {0},
+        {"seeds", required_argument, NULL, SEEDS},   {"seed", required_argument, NULL, SEED},
+        {"first", required_argument, NULL, FIRST},   {"mutant", required_argument, NULL, MUTANT_NAME},
+        {"list-mutants", no_argument, NULL, LIST},   {"sweep", no_argument, NULL, SWEEP},
+        {"trace", no_argument, NULL, TRACE},         {"json", no_argument, NULL, JSON},
+        {"jobs", required_argument, NULL, JOBS},     {"mutants", no_argument, NULL, MUTANTS},
+        {"script", required_argument, NULL, SCRIPT}, {"events", no_argument, NULL, EVENTS},
+        {"accept", no_argument, NULL, ACCEPT},       {"schedules", no_argument, NULL, SCHEDULES},
+        {"group", no_argument, NULL, GROUP},         {"cluster", no_argument, NULL, CLUSTER},
+        {"help", no_argument, NULL, HELP},           {0},
     };
     struct options options = {.first = 1, .seeds = 100, .jobs = 2};
     uint64_t number = options.jobs;
@@ -432,6 +437,9 @@ int main(int argc, char **argv) {
             break;
         case SCRIPT:
             options.script = optarg;
+            break;
+        case EVENTS:
+            options.events = true;
             break;
         case ACCEPT:
             options.accept = true;

@@ -21,8 +21,8 @@ bool net_chance(struct net *net, uint64_t per_1000) {
 
 static const char *kind_name(uint16_t kind) {
     static const char *const names[PEER_KIND_END] = {
-        "?",           "hello",   "join",  "append",  "ack",     "suspect", "suspicious",
-        "promise-ask", "promise", "fetch", "fetched", "forward", "answer"};
+        "?",       "hello", "join",    "append",  "ack",    "suspect", "suspicious", "promise-ask",
+        "promise", "fetch", "fetched", "forward", "answer", "offer",   "part-ask",   "part"};
     return kind < PEER_KIND_END ? names[kind] : names[0];
 }
 
@@ -49,6 +49,14 @@ void net_send(struct net *net, uint64_t from, uint64_t to, const struct peer_mes
     if (message->body_size > 0) {
         memcpy(letter->bytes + letter->size, message->body, message->body_size);
         letter->size += message->body_size;
+    }
+    if (net->faults && message->kind == PEER_PART && message->body_size > sizeof(struct peer_part) &&
+        net_chance(net, net->damage)) { // before it was sent: the message's own checksum is right
+        struct peer_message copy = *message;
+        uint8_t *body = letter->bytes + sizeof(struct peer_header);
+        body[random_between(net->random, sizeof(struct peer_part), message->body_size - 1)] ^= 0x10;
+        copy.body = body;
+        (void)peer_encode(&copy, cluster_id, 0, letter->bytes);
     }
     if (net->faults && net_chance(net, net->late)) {
         letter->late_ms = net->now_ms + random_between(net->random, 50, 1500);

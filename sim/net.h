@@ -37,7 +37,7 @@ struct register_op {
 struct net {
     struct random *random;
     uint32_t nodes;
-    uint32_t loss, duplicate, late, register_fault; // out of 1000
+    uint32_t loss, duplicate, late, damage, register_fault; // out of 1000
     uint64_t now_ms;
     bool faults;
     bool cut[NET_NODES_MAX + 1][NET_NODES_MAX + 1]; // from, to

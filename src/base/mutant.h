@@ -81,6 +81,13 @@
     X(MIRRORS_NOT_REBUILT, "K1: a new primary does not look into the image for sessions")             \
     X(LOST_LEAD_SAYS_COMMITTED, "K3: a deposed primary answers OK for records that others lack")      \
     X(SERVES_BEFORE_APPLIED, "T5: a new primary serves before older records are applied")             \
+    X(INSTALL_NOT_SYNCED, "D1: the superblock comes before the pages that were received are durable") \
+    X(INSTALL_LIVE_SLOT, "D1: what is received overwrites the old checkpoint")                        \
+    X(INSTALL_DROPS_LATER, "D1: records behind the checkpoint go, conflicting or not")                \
+    X(INSTALL_MIXED, "D1: a transfer goes on with another checkpoint than it began with")             \
+    X(INSTALL_LOG_EARLY, "D1: the old log goes before the new superblock is durable")                 \
+    X(INSTALL_UNCHECKED, "D1: what arrives is not compared with its checksum")                        \
+    X(TRIMMED_LAST_UNKNOWN, "D1: a log that was trimmed does not know the epoch of its last record")  \
     X(PENDING_NOT_LOOKED_UP, "K1: sequences are looked up in the image only")                         \
     X(FORWARDED_TWICE, "W1: a primary takes a round that it has taken already")                       \
     X(LINK_IGNORED, "W1: a primary takes rounds of an earlier life of a node")                        \

@@ -106,6 +106,7 @@
 // Of `sim --cluster`.
 #define SOMETIMES_CLUSTER_LIST(X)         \
     X(CLUSTER_LEADS)                      \
+    X(GROUP_PEER_FAR)                     \
     X(CLUSTER_ABDICATED)                  \
     X(CLUSTER_REGION_FORGOTTEN)           \
     X(CLUSTER_PARKED)                     \
@@ -115,7 +116,21 @@
     X(CLUSTER_APPLIED_FROM_DISK)          \
     X(CLUSTER_APPLIED_FROM_MEMORY)        \
     X(CLUSTER_REGION_FOLLOWED)            \
-    X(CLUSTER_HISTORY)                    \
+    X(CLUSTER_FAR_SERVED)                 \
+    X(CLUSTER_FAR_APPLIED)                \
+    X(INSTALL_BEGUN)                      \
+    X(INSTALL_RESUMED)                    \
+    X(INSTALL_ANEW)                       \
+    X(INSTALL_NOT_NEEDED)                 \
+    X(INSTALL_GIVEN_UP)                   \
+    X(INSTALL_DAMAGED)                    \
+    X(INSTALL_DONE)                       \
+    X(INSTALL_LOG_BEGUN)                  \
+    X(DONATE_REFUSED)                     \
+    X(DONATE_HELD_CHECKPOINT)             \
+    X(DONATE_WITHOUT_LEAD)                \
+    X(CLUSTER_SIM_TAKEOVER_IN_INSTALL)    \
+    X(CLUSTER_SIM_CRASHED_IN_INSTALL)     \
     X(FORWARD_NO_ROOM)                    \
     X(FORWARD_UNKNOWN)                    \
     X(FORWARD_RESENT)                     \

@@ -293,27 +293,33 @@ static void silence_tell(struct shelfd *d, bool silent, uint32_t waited_ms) {
     }
 }
 
-/* False: the node has stopped. */
-static bool node_look(struct shelfd *d) {
+/* Not OK: the node has stopped. UNAVAILABLE: whoever supervises this process starts it again, with a newer image. */
+static shelf_result node_look(struct shelfd *d) {
     struct watch_answer answer;
     uint32_t limit_ms = d->watchdog_ms ? (uint32_t)min_u64(d->watchdog_ms / 4 + 1, ANSWER_MS) : ANSWER_MS;
     bool answered = watch_ask(d->watch, limit_ms, &answer);
     silence_tell(d, !answered, limit_ms);
     if (!answered) {
-        return true;
+        return SHELF_OK;
+    }
+    if (answer.renewed) {
+        log_event(LOG_EVENT_FAILED, FIELD_TEXT("result", shelf_result_name(SHELF_UNAVAILABLE)),
+                  FIELD_TEXT("reason", answer.fault), FIELD_NUMBER("exit", SHELF_UNAVAILABLE));
+        (void)sd_notifyf(0, "STATUS=%s", answer.fault);
+        return SHELF_UNAVAILABLE;
     }
     if (answer.fault[0] || answer.info.state == SHELF_IO) {
         log_event(LOG_EVENT_DISK_FAULT, FIELD_TEXT("data", text_of(d, SETTING_DATA)),
                   FIELD_TEXT("reason", answer.fault), FIELD_NUMBER("exit", SHELF_IO));
         (void)sd_notifyf(0, "STATUS=the disk failed: %s\nERRNO=5", answer.fault);
-        return false;
+        return SHELF_IO;
     }
     state_tell(d, answer.info.state);
     status_tell(d, &answer);
     if (d->watchdog_ms) {
         (void)sd_notify(0, "WATCHDOG=1");
     }
-    return true;
+    return SHELF_OK;
 }
 
 static shelf_result serve(struct shelfd *d) {
@@ -327,7 +333,7 @@ static shelf_result serve(struct shelfd *d) {
     (void)sd_notify(0, "READY=1");
     atomic_store(&phase, PHASE_SERVING);
     while (!stop && result == SHELF_OK) {
-        result = node_look(d) ? SHELF_OK : SHELF_IO;
+        result = node_look(d);
         stop = result == SHELF_OK && stop_wait(period_ms);
     }
     atomic_store(&phase, PHASE_STOPPING);

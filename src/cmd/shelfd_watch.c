@@ -21,6 +21,7 @@ struct watch {
 static void node_ask(struct node *node, struct watch_answer *ret_answer) {
     node_info(node, &ret_answer->info);
     (void)snprintf(ret_answer->fault, sizeof(ret_answer->fault), "%s", node_fault(node));
+    ret_answer->renewed = node_outdated(node);
 }
 
 static void *watch_main(void *context) {

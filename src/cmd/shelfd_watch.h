@@ -12,6 +12,7 @@ struct watch;
 struct watch_answer {
     struct shelf_info info;
     char fault[256]; /* "" while the node goes on */
+    bool renewed;    /* it has stopped only to be started again */
 };
 
 /* NULL: no thread, or no memory. */

@@ -50,7 +50,8 @@ static bool is_sane(const struct superblock *block) {
     return (block->alignment == 512 || block->alignment == 4096) && block->roots_slot <= 1 &&
            block->roots_size >= sizeof(struct roots_header) && block->roots_size <= roots_max &&
            block->segment_offset <= LOG_SEGMENT_BYTES && block->segment_offset % block->alignment == 0 &&
-           block->record_size <= LOG_RECORD_BYTES_MAX;
+           block->record_size <= LOG_RECORD_BYTES_MAX && block->log_anew <= LOG_ANEW_ALL &&
+           (block->log_anew == LOG_ANEW_NO || block->segment_sequence != 0);
 }
 
 void superblock_examine(const uint8_t bytes[SUPERBLOCK_COPIES * SUPERBLOCK_SIZE],

@@ -356,6 +356,13 @@ static void start_find(struct log_walk *walk) {
 
 static void log_walk_run(struct log_walk *walk) {
     struct verify *verify = walk->verify;
+    if (verify->superblock.log_anew != LOG_ANEW_NO) {
+        verify->log = (struct verify_log_summary){.index = verify->superblock.index, .is_whole = true};
+        finding_add(&verify->findings, SEVERITY_HARMLESS, walk->file.name, FINDING_NOWHERE, verify->log.index,
+                    "nothing has to be done: the next open begins it anew behind the checkpoint",
+                    "the checkpoint came from another node, and what the log holds counts no more");
+        return;
+    }
     if (!walk->beside) {
         hint_verify(walk);
     }

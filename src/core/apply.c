@@ -261,6 +261,9 @@ static void batch_apply(struct core *core, struct batch *batch) {
     core->applied_position = MUTANT(APPLIED_AT_HEAD) ? core->log.head : batch->end;
     core->log.applied_bytes += batch->log_bytes;
     apply_publish(core, batch->index);
+    for (uint32_t i = 0; i < batch->reply_count && core->cluster.on; i++) {
+        core_durability_say(core, &batch->replies[i]);
+    }
     if (batch->reply_count > 0) { /* else this step may still give immediate ones */
         core->effects->reply_count = forward_replies(core, batch->replies, batch->reply_count);
         core->effects->replies = core->effects->reply_count > 0 ? batch->replies : NULL;

@@ -137,6 +137,7 @@ static void read_begin(struct core *core, const struct tail_record *record) {
         return;
     }
     cluster->apply_index = 0;
+    far_forget(&cluster->apply_far);
     cluster->apply_io =
         (struct io){.kind = IO_READ,
                     .file = file_log,
@@ -151,12 +152,11 @@ static void read_begin(struct core *core, const struct tail_record *record) {
 void apply_log_on_read(struct core *core, struct io *io) {
     const struct record_header *header = (const struct record_header *)core->cluster.apply_buffer;
     const struct tail_record *record = tail_find(core, core->applied + 1);
-    if (core_io_failed(core, io, "log")) {
-        return;
+    if (core_io_failed(core, io, "log") || core->cluster.apply_far.window_size > 0 || record == NULL) {
+        return; /* far_apply() looks at it, or reads it: the tail may have moved on meanwhile */
     }
-    bool right = record != NULL && header->header_crc == record_header_crc(header) &&
-                 header->index == record->identity.index && header->payload_size == record->identity.size &&
-                 header->chain == record->identity.chain &&
+    bool right = header->header_crc == record_header_crc(header) && header->index == record->identity.index &&
+                 header->payload_size == record->identity.size && header->chain == record->identity.chain &&
                  record_chain(header, header + 1, core->applied_identity.chain) == header->chain;
     if (!right) {
         core_stop(core, SHELF_CORRUPT, "log", "a record reads back differently from what was written",
@@ -176,6 +176,43 @@ static enum applied own_apply(struct core *core, struct batch *batch) {
     return APPLIED_CHANGES;
 }
 
+static enum applied bytes_apply(struct core *core, const struct tail_record *record,
+                                const struct record_header *header);
+
+/* Of records that are behind the checkpoint, and before the tail. */
+static enum applied far_apply(struct core *core) {
+    struct cluster *cluster = &core->cluster;
+    const struct record_header *header = NULL;
+    struct io io;
+    enum far_step step =
+        far_step(core, &cluster->apply_far, core->applied + 1, cluster->apply_buffer, &io, &header);
+    if (step == FAR_READS) {
+        cluster->apply_index = 0;
+        cluster->apply_io = io;
+        cluster->apply_io.urgent = 1;
+        core_issue(core, &cluster->apply_io, PURPOSE_APPLY_READ);
+        return APPLIED_LATER;
+    }
+    if (step == FAR_GONE || header->previous_chain != core->applied_identity.chain ||
+        header->previous_epoch != core->applied_identity.epoch) {
+        core_stop(core, SHELF_CORRUPT, "log", "a record that is to be applied is not in the log", file_log, 0,
+                  core->applied + 1);
+        return APPLIED_LATER;
+    }
+    SOMETIMES(CLUSTER_FAR_APPLIED);
+    struct tail_record record = {.identity = record_identity(header),
+                                 .begin = cluster->apply_far.at,
+                                 .end = cluster->apply_far.at,
+                                 .place = cluster->apply_far.place};
+    record.end.offset +=
+        align_up(sizeof(*header) + (uint64_t)header->payload_size, core->superblock.alignment);
+    if (record.identity.size == 0) {
+        record_applied(core, &record);
+        return APPLIED_EMPTY;
+    }
+    return bytes_apply(core, &record, header);
+}
+
 static enum applied record_apply(struct core *core, const struct tail_record *record) {
     const struct cluster *cluster = &core->cluster;
     const struct record_header *header = received_record(core, record->identity.index);
@@ -193,6 +230,11 @@ static enum applied record_apply(struct core *core, const struct tail_record *re
         read_begin(core, record);
         return APPLIED_LATER;
     }
+    return bytes_apply(core, record, header);
+}
+
+static enum applied bytes_apply(struct core *core, const struct tail_record *record,
+                                const struct record_header *header) {
     const uint8_t *payload = (const uint8_t *)(header + 1);
     if (catalog_needs_map(core, payload, header->payload_size, &core->cluster.follow_entry)) {
         files_begin(core);
@@ -229,14 +271,10 @@ void apply_log_continue(struct core *core) {
             core->effects->more = true;
             return;
         }
-        if (record == NULL) {
-            core_stop(core, SHELF_CORRUPT, "log",
-                      "more records follow the checkpoint than a node keeps in mind", file_log, 0,
-                      core->applied + 1);
-            return;
-        }
         bool own = batch != NULL && batch->index == core->applied + 1;
-        enum applied applied = own ? own_apply(core, batch) : record_apply(core, record);
+        enum applied applied = own              ? own_apply(core, batch)
+                               : record != NULL ? record_apply(core, record)
+                                                : far_apply(core);
         if (applied == APPLIED_LATER) {
             return;
         }

@@ -421,19 +421,25 @@ static void read_back_check(struct core *core, struct checkpoint_io *cio) {
 
 /* ---- Superblock and end -------------------------------------------------------------------------------------------- */
 
+void checkpoint_copies_fill(struct core *core, struct superblock *block) {
+    block->crc = block->copy = 0;
+    block->crc = crc32c(0, block, sizeof(*block));
+    for (uint32_t copy = 0; copy < SUPERBLOCK_COPIES; copy++) {
+        struct superblock *out =
+            (struct superblock *)(core->checkpoint.superblock_buffer + copy * SUPERBLOCK_SIZE);
+        *out = *block;
+        out->copy = copy;
+    }
+}
+
 static bool superblock_next(struct core *core, struct checkpoint_io *cio, uint32_t first_copy) {
     struct checkpoint *checkpoint = &core->checkpoint;
     if (checkpoint->step != 0) {
         return false;
     }
     checkpoint->step = 1;
-    for (uint32_t copy = 0; first_copy == 0 && copy < SUPERBLOCK_COPIES; copy++) {
-        struct superblock *block =
-            (struct superblock *)(checkpoint->superblock_buffer + copy * SUPERBLOCK_SIZE);
-        *block = checkpoint->next;
-        block->crc = block->copy = 0;
-        block->crc = crc32c(0, block, sizeof(*block));
-        block->copy = copy;
+    if (first_copy == 0) {
+        checkpoint_copies_fill(core, &checkpoint->next);
     }
     uint32_t copies = MUTANT(ONE_SUPERBLOCK_COPY) ? 1 : 2;
     if (copies == 1 && first_copy != 0) { /* only with MUTANT */
@@ -456,6 +462,7 @@ static bool trim_next(struct core *core) {
         if (region->number == 0 || !region->mapped || region->applied_live || region->admitted_live ||
             region->page_count_frozen != 0 ||
             region->created_index > core->superblock.index || /* its records may not even be applied */
+            donate_reads(core, region->number) ||
             (core->control.state != CONTROL_IDLE && core->control.region == region)) {
             continue;
         }
@@ -568,9 +575,9 @@ static bool checkpoint_should_begin(const struct core *core) {
         return false;
     }
     bool due = checkpoint->wanted || core->log.applied_bytes >= core->config.checkpoint_log_bytes;
-    bool held =
-        core->hold_checkpoint && !checkpoint->log_needs && checkpoint->waiter_count == 0 && !core->closing;
-    return due && !held;
+    bool held = (core->hold_checkpoint || donate_holds_checkpoint(core)) && !checkpoint->log_needs &&
+                checkpoint->waiter_count == 0 && !core->closing;
+    return due && !held && !install_holds_checkpoint(core);
 }
 
 void checkpoint_continue(struct core *core) {

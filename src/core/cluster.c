@@ -31,12 +31,20 @@ static bool is_here(const struct core *core, uint64_t index) {
 static bool host_log_mark(void *context, uint64_t index, struct log_mark *ret_mark) {
     const struct core *core = context;
     const struct tail_record *record = tail_find(core, index);
+    if (MUTANT(TRIMMED_LAST_UNKNOWN) && !is_here(core, index)) {
+        *ret_mark = (struct log_mark){0};
+        return true;
+    }
     if (record == NULL ||
         (!is_here(core, index) && !is_here(core, index + 1) && index != core->log.last.index)) {
         return false;
     }
     *ret_mark = mark_of(&record->identity);
     return true;
+}
+
+static uint64_t host_log_first(void *context) {
+    return far_first(context);
 }
 
 bool cluster_settled(const struct core *core) {
@@ -120,6 +128,10 @@ static void host_send(void *context, uint64_t node, const struct peer_message *m
     }
 }
 
+static void host_offer(void *context, uint64_t node, const struct peer_message *message) {
+    donate_offer(context, node, message);
+}
+
 static void host_promise_write(void *context, uint64_t epoch) {
     promise_write(context, epoch);
 }
@@ -167,12 +179,14 @@ void cluster_start(struct core *core) {
                                     .log_last = host_log_last,
                                     .log_durable = host_log_durable,
                                     .log_mark = host_log_mark,
+                                    .log_first = host_log_first,
                                     .log_settled = host_log_settled,
                                     .log_ready = host_log_ready,
                                     .log_same = host_log_same,
                                     .log_receive = host_log_receive,
                                     .log_cut = host_log_cut,
                                     .log_open = host_log_open,
+                                    .offer = host_offer,
                                     .send = host_send,
                                     .promise_write = host_promise_write,
                                     .swap = host_swap,
@@ -231,6 +245,23 @@ void cluster_read_begin(struct core *core, uint64_t token) {
     read->round = round;
 }
 
+static void on_message(struct core *core, const struct peer_message *message) {
+    if (message->kind == PEER_PART_ASK) {
+        donate_on_ask(core, message);
+    } else if (message->kind == PEER_PART) {
+        install_on_part(core, message);
+    } else if (message->kind == PEER_OFFER) {
+        install_on_offer(core, message);
+    } else {
+        group_on_message(&core->cluster.group, message);
+    }
+    if (message->kind == PEER_FORWARD) {
+        forwarded_on_message(core, message);
+    } else if (message->kind == PEER_ANSWER) {
+        forward_on_answer(core, message);
+    }
+}
+
 static void on_read(struct core *core, uint64_t token) {
     if (core->stopped || !core->cluster.running) {
         core_reply_direct(core, token, SHELF_UNAVAILABLE, REASON_NOT_PRIMARY);
@@ -245,15 +276,10 @@ void cluster_on_event(struct core *core, const struct event *event) {
     struct cluster *cluster = &core->cluster;
     if (event->kind == EVENT_READ) {
         on_read(core, event->token);
-    } else if (!cluster->running || core->stopped) {
+    } else if (!cluster->running || core->stopped || install_ends(core)) {
         return;
     } else if (event->kind == EVENT_MESSAGE) {
-        group_on_message(&cluster->group, event->message);
-        if (event->message->kind == PEER_FORWARD) {
-            forwarded_on_message(core, event->message);
-        } else if (event->message->kind == PEER_ANSWER) {
-            forward_on_answer(core, event->message);
-        }
+        on_message(core, event->message);
         cluster_contact(core);
     } else if (event->kind == EVENT_SWAP) {
         group_on_swap(&cluster->group, (enum swap_result)event->swap_result, event->configuration);
@@ -282,7 +308,10 @@ void cluster_tick(struct core *core, const struct event *event) {
     if (core->cluster.running && !core->stopped) {
         retries(core);
         forward_tick(core);
-        group_tick(&core->cluster.group, core->cluster.now_ms);
+        install_tick(core);
+        if (!install_ends(core)) {
+            group_tick(&core->cluster.group, core->cluster.now_ms);
+        }
         cluster_contact(core);
     }
 }
@@ -358,9 +387,15 @@ void cluster_go_on(struct core *core) {
     if (!cluster->running || core->stopped) {
         return;
     }
+    install_continue(core);
+    if (core->stopped || install_ends(core)) {
+        core->effects->restart = cluster->install.state == INSTALL_DONE;
+        return;
+    }
     abdicate_continue(core);
     receive_continue(core);
     serve_continue(core);
+    donate_continue(core);
     apply_log_continue(core);
     if (core->stopped) {
         return;

@@ -74,6 +74,9 @@ static void carve_cluster(struct carver *carver, struct cluster *cluster, const 
     cluster->apply_buffer = carve(carver, record_bytes(sizes));
     cluster->promise_block = carve(carver, PROMISE_BLOCK_SIZE);
     cluster->tail = carve(carver, TAIL_MAX * sizeof(struct tail_record));
+    cluster->donate.buffer = carve(carver, PAGE_SIZE + PEER_PART_BYTES_MAX);
+    cluster->install.theirs = carve(carver, sizes->roots_max);
+    cluster->install.table = carve(carver, (size_t)2 * TABLE_BLOCK_SIZE);
     cluster->forwarding.forwards = carve(carver, FORWARDS_MAX * sizeof(struct forward));
     cluster->forwarders = carve(carver, FORWARDERS_MAX * sizeof(struct forwarder));
     cluster->forwarding.bytes = carve(carver, FORWARD_BYTES);
@@ -83,7 +86,8 @@ static size_t cluster_size(const struct sizes *sizes) {
     return (RECEIVED_MAX + 2) * align_up(record_bytes(sizes), PAGE_SIZE) + PROMISE_BLOCK_SIZE +
            align_up(TAIL_MAX * sizeof(struct tail_record), PAGE_SIZE) +
            align_up(FORWARDS_MAX * sizeof(struct forward), PAGE_SIZE) +
-           align_up(FORWARDERS_MAX * sizeof(struct forwarder), PAGE_SIZE) + FORWARD_BYTES;
+           align_up(FORWARDERS_MAX * sizeof(struct forwarder), PAGE_SIZE) + FORWARD_BYTES + PAGE_SIZE +
+           PEER_PART_BYTES_MAX + align_up(sizes->roots_max, PAGE_SIZE) + (size_t)2 * TABLE_BLOCK_SIZE;
 }
 
 static size_t batch_count(const struct core_config *config) {
@@ -185,8 +189,16 @@ void core_reply_direct(struct core *core, uint64_t token, shelf_result result, e
     core_reply_out(core, &reply);
 }
 
+void core_durability_say(const struct core *core, struct reply *reply) {
+    if (core->cluster.on && reply->receipt.durability == SHELF_DURABLE_LOCAL &&
+        core->cluster.group.known.member_count > 1) {
+        reply->receipt.durability = SHELF_DURABLE_MAJORITY;
+    }
+}
+
 void core_reply(struct core *core, const struct reply *reply) {
     struct reply copy = *reply;
+    core_durability_say(core, &copy);
     if (forward_reply(core, &copy)) {
         core_reply_out(core, &copy);
     }
@@ -306,6 +318,12 @@ static void on_io_done(struct core *core, struct io *io) {
     case PURPOSE_LIMBO:
         abdicate_on_io(core, io);
         break;
+    case PURPOSE_DONATE:
+        donate_on_io(core, io);
+        break;
+    case PURPOSE_INSTALL:
+        install_on_io(core, io);
+        break;
     }
 }
 
@@ -343,7 +361,8 @@ static void go_on(struct core *core, const struct event *event) {
         return;
     }
     cluster_go_on(core);
-    if (core->stopped) {
+    core->closed |= core->closing && core->effects->restart;
+    if (core->stopped || core->effects->restart) {
         return;
     }
     catalog_continue(core);
@@ -362,7 +381,7 @@ static void go_on(struct core *core, const struct event *event) {
     }
     bool idle = !core_log_busy(core) && core->log.applying == NULL && !core_work_pending(core) &&
                 core->control.state == CONTROL_IDLE && core->checkpoint.state == CHECKPOINT_IDLE &&
-                !core->checkpoint.wanted && !core->remove_io.busy;
+                !core->checkpoint.wanted && !core->remove_io.busy && !install_holds_checkpoint(core);
     if (core->closing && !core->closed && idle && !core->stopped) {
         if (core->close_checkpoint && checkpoint_dirty(core)) {
             core->close_checkpoint = false;
@@ -382,7 +401,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     effects->message_count = 0;
     effects->messages = NULL;
     effects->swap = NULL;
-    effects->look = effects->more = false;
+    effects->look = effects->more = effects->restart = false;
     effects->refused = effects->opened = effects->closed = false;
     core->effects = effects;
     core->now_ms = max_u64(core->now_ms, event->now_ms);
@@ -426,6 +445,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     effects->apply_due = !core->stopped && !core->cluster.on && core->log.applying != NULL &&
                          (core->defer_apply || effects->reply_count > 0);
     effects->stopped = core->stopped;
+    effects->restart = core->cluster.install.state == INSTALL_DONE && !core->stopped;
     effects->closed = core->closed;
     core->effects = NULL;
 }
@@ -463,5 +483,6 @@ void core_status_get(const struct core *core, struct core_status *ret_status) {
     ret_status->commit = core->cluster.on ? core->cluster.commit : core->applied;
     ret_status->last = core->log.last.index;
     ret_status->durable = core->log.durable_index;
+    ret_status->installs = core->cluster.install.state != INSTALL_NONE;
     ret_status->checkpoint_active = core->checkpoint.state != CHECKPOINT_IDLE;
 }

@@ -120,6 +120,10 @@ struct effects {
     bool apply_due; /* there is a durable record that the next step without defer_apply applies */
     bool closed;
     bool stopped; /* from now on in every step */
+    /* Of a cluster; from now on in every step: the directory holds a peer's checkpoint, newer than this core's image. Nothing
+     * happens here any more. As after a death, whoever waits is told that the node is gone, ios that are under way are
+     * ended, memory is given back; then the directory is opened again, by a new core, which has a new image. */
+    bool restart;
 };
 
 /* Effects are overwritten. Bytes of the image change only inside of this call. */
@@ -153,6 +157,7 @@ struct core_status {
     uint32_t role;   /* enum group_role; of a cluster */
     uint32_t serves; /* requests are admitted */
     uint64_t commit, last, durable;
+    uint32_t installs; /* a peer's checkpoint is on its way */
 };
 void core_status_get(const struct core *core, struct core_status *ret_status);
 

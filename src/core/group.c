@@ -294,6 +294,9 @@ void group_on_message(struct group_node *group, const struct peer_message *messa
     case PEER_HELLO: /* the transport's */
     case PEER_FORWARD:
     case PEER_ANSWER:
+    case PEER_OFFER: /* install.c, donate.c */
+    case PEER_PART_ASK:
+    case PEER_PART:
     case PEER_KIND_END:
         break;
     }

@@ -51,6 +51,8 @@ struct group_host {
     struct log_mark (*log_last)(void *context);
     uint64_t (*log_durable)(void *context);
     bool (*log_mark)(void *context, uint64_t index, struct log_mark *ret_mark);
+    /* Index of the first record that can be sent from this log; all behind it can. */
+    uint64_t (*log_first)(void *context);
     bool (*log_settled)(void *context); /* no cut is under way, nor what a process that led has left there */
     bool (*log_ready)(
         void *context); /* could log_open be obeyed now? While commits are held back it stays so */
@@ -62,7 +64,9 @@ struct group_host {
     void (*log_cut)(void *context, uint64_t index);
     /* Appends the opening record of the epoch. */
     void (*log_open)(void *context, uint64_t epoch);
-    /* `record`: the record after message->index goes along as its body. */
+    /* The log does not reach the peer any more: it is offered a checkpoint (rule D1). */
+    void (*offer)(void *context, uint64_t node, const struct peer_message *message);
+    /* `record`: the record after message->index goes along as its body; then the host knows index_epoch. */
     void (*send)(void *context, uint64_t node, const struct peer_message *message, bool record);
     void (*promise_write)(void *context, uint64_t epoch);
     void (*swap)(void *context, uint64_t epoch,
@@ -92,6 +96,9 @@ struct group_peer {
     uint64_t commit;                /* it knows as committed */
     uint64_t next;                  /* to be sent */
     uint64_t round;                 /* that it confirmed last */
+    bool probed;     /* it was sent this log's first record, as its next is not there any more */
+    bool far;        /* and does not have what is before that: it needs a checkpoint */
+    uint64_t far_ms; /* when the one or the other began */
     uint64_t heard_ms, moved_ms, even_ms;
 };
 

@@ -4,6 +4,8 @@
  *
  *   P1  A record is sent to a peer behind one that the peer has, as far as is known; what it really has, it says itself.
  *   P2  To each peer at most flight_records_max records are under way. A slow one is served later, and slows nobody.
+ *       Whom the log does not reach any more, gets a checkpoint: but only once it has said that it does not have what comes
+ *       before the log's first record. What it has may be more than what it is known to have (D1).
  *   P3  Acknowledgements count for exactly the epoch and the incarnation of the set (L2, C4).
  */
 #include "core/group_state.h"
@@ -37,7 +39,7 @@ void lead_peers_renew(struct group_node *group) {
     for (uint32_t i = 0; i < ARRAY_COUNT(group->peers); i++) {
         struct group_peer *peer = &group->peers[i];
         peer->member = false;
-        peer->known = false;
+        peer->known = peer->probed = peer->far = false;
         peer->acked = 0;
     }
     for (uint32_t i = 0; i < group->known.member_count; i++) {
@@ -66,23 +68,46 @@ static void heartbeat(struct group_node *group, const struct group_peer *peer) {
     struct log_mark mark = {0};
     uint64_t index = peer->known ? peer->next - 1 : 0;
     if (index > 0 && !group->host.log_mark(group->host.context, index, &mark)) {
-        index = 0; /* it needs a checkpoint */
+        index = 0; /* far back */
         mark = (struct log_mark){0};
     }
     struct peer_message message = append(group, index, mark.epoch);
     group_send(group, peer->id.node, &message);
+    if (peer->far) {
+        message = group_message(group, PEER_OFFER, group->epoch);
+        group->host.offer(group->host.context, peer->id.node, &message);
+    }
+}
+
+/* Of what it is known to have, nothing is in this log any more. */
+static void beyond(struct group_node *group, struct group_peer *peer, uint64_t first) {
+    if (peer->far || peer->probed) {
+        return; /* offers go with heartbeats; or it has not answered yet */
+    }
+    struct peer_message message = append(group, first - 1, 0);
+    group->host.send(group->host.context, peer->id.node, &message, true);
+    peer->probed = true;
+    peer->far_ms = group->now_ms;
 }
 
 static void stream(struct group_node *group, struct group_peer *peer) {
     uint64_t last = group->host.log_last(group->host.context).index;
     struct log_mark mark, next;
     uint64_t flight_max = group->config.flight_records_max;
+    if (peer->probed && peer->next >= group->host.log_first(group->host.context)) {
+        peer->probed = peer->far = false;
+    }
     while (peer->known && peer->next <= last &&
            peer->next <= max_u64(peer->acked, peer->commit) + flight_max) { /* P2 */
         uint64_t before = peer->next - 1;
         if (!group->host.log_mark(group->host.context, before, &mark) ||
             !group->host.log_mark(group->host.context, peer->next, &next)) {
-            return; /* trimmed: it needs a checkpoint */
+            uint64_t first = group->host.log_first(group->host.context);
+            if (peer->next < first) {
+                beyond(group, peer, first);
+                return;
+            }
+            mark.epoch = 0; /* it is far back: whoever reads it will know */
         }
         struct peer_message message = append(group, before, mark.epoch);
         group->host.send(group->host.context, peer->id.node, &message, true);
@@ -212,6 +237,7 @@ void lead_on_ack(struct group_node *group, const struct peer_message *message) {
     }
     peer->heard_ms = group->now_ms;
     peer->commit = max_u64(peer->commit, message->commit);
+    peer->next = max_u64(peer->next, peer->commit + 1);
     if (!peer->known) {
         peer->known = true;
         peer->next = max_u64(message->index, message->commit) + 1;
@@ -221,6 +247,7 @@ void lead_on_ack(struct group_node *group, const struct peer_message *message) {
         peer->acked = message->index;
         peer->next = max_u64(peer->next, peer->acked + 1);
         peer->moved_ms = group->now_ms;
+        peer->probed = peer->far = false;
     }
     if (peer->acked >= group->commit) {
         peer->even_ms = group->now_ms;
@@ -229,6 +256,11 @@ void lead_on_ack(struct group_node *group, const struct peer_message *message) {
         SOMETIMES(GROUP_PEER_BEHIND);
         peer->next = max_u64(peer->acked, peer->commit) + 1;
         peer->moved_ms = group->now_ms;
+        if (peer->probed && !peer->far) {
+            SOMETIMES(GROUP_PEER_FAR);
+            peer->far = true;
+            peer->far_ms = group->now_ms;
+        }
     }
     peer->round = MUTANT(ANY_ROUND_CONFIRMS) && message->round > 0 ? group->round
                                                                    : max_u64(peer->round, message->round);
@@ -293,6 +325,10 @@ static void peers_tick(struct group_node *group) {
             group->now_ms - peer->moved_ms >= group->config.retry_ms) {
             peer->next = max_u64(peer->acked, peer->commit) + 1; /* something got lost */
             peer->moved_ms = group->now_ms;
+        }
+        uint64_t patience_ms = peer->far ? group->config.remove_ms : group->config.retry_ms;
+        if (peer->probed && group->now_ms - peer->far_ms >= patience_ms) {
+            peer->probed = peer->far = false; /* once more: it may have answered something else */
         }
         stream(group, peer);
     }

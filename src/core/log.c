@@ -147,6 +147,7 @@ static bool log_place(struct core *core, uint64_t space, bool *ret_new_segment) 
         log->head.offset = core->superblock.alignment;
         log->segments[place].sequence = log->head.segment_sequence;
         log->segments[place].index_first = core->building->index;
+        log->segments[place].offset_first = 0;
     }
     return true;
 }

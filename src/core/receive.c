@@ -56,6 +56,7 @@ static void segment_begin(struct core *core, struct received *received, uint32_t
         (struct position){.segment_sequence = header->segment_sequence, .offset = core->superblock.alignment};
     log->segments[place].sequence = header->segment_sequence;
     log->segments[place].index_first = header->index;
+    log->segments[place].offset_first = 0;
     received->write_buffer -= core->superblock.alignment;
     received->write_size += core->superblock.alignment;
     log_segment_header_fill(core, (struct segment_header *)received->write_buffer, place,
@@ -79,10 +80,19 @@ bool receive_record(struct core *core, const void *bytes, size_t size) {
     uint32_t place = log->head_place;
     uint64_t sequence = log->head.segment_sequence + new_segment;
     uint64_t offset = new_segment ? core->superblock.alignment : log->head.offset;
-    if (header.segment_sequence != sequence || header.segment_offset != offset ||
-        (new_segment && !log_free_segment(core, &place)) ||
-        log_zeroing_overlaps(log, place, new_segment ? 0 : offset, offset + size)) {
+    if (header.segment_sequence != sequence || header.segment_offset != offset) {
         return false;
+    }
+    if (new_segment && !log_free_segment(core, &place)) {
+        core->checkpoint.log_needs = true; /* no hold can put it off */
+        install_give_up(core);
+        return false;
+    }
+    if (log_zeroing_overlaps(log, place, new_segment ? 0 : offset, offset + size)) {
+        return false;
+    }
+    if (!MUTANT(INSTALL_DROPS_LATER)) {
+        install_give_up(core); /* the log is served after all (D1) */
     }
     received->state = RECEIVED_QUEUED;
     received->index = header.index;

@@ -7,6 +7,7 @@
  *                  in a cache, and the next checkpoint overwrites what an older superblock reaches
  *     ROOTS, MAP, TABLE, PAGES     the image as of the checkpoint, every level checked against the one above
  *     HINT, LOG_LENGTH, SEGMENTS   what the log consists of
+ *     ANEW         after a checkpoint came from a peer: anew.c
  *     REPLAY, EVIDENCE             replay.c: the image as of the last record
  *     WIPE         headers of segments behind the end: their numbers are given out again
  *     LOG_SYNC     what was read may have been in a cache: now it is durable, so it may be built upon
@@ -150,7 +151,9 @@ static bool superblock_sane(const struct core *core, const struct superblock *bl
     return (block->alignment == 512 || block->alignment == 4096) && block->roots_slot <= 1 &&
            block->roots_size >= sizeof(struct roots_header) &&
            block->roots_size <= core->checkpoint.roots_max && place_sane &&
-           block->segment_offset <= LOG_SEGMENT_BYTES && block->segment_offset % block->alignment == 0;
+           block->segment_offset <= LOG_SEGMENT_BYTES && block->segment_offset % block->alignment == 0 &&
+           block->log_anew <= LOG_ANEW_ALL &&
+           (block->log_anew == LOG_ANEW_NO || block->segment_sequence != 0);
 }
 
 /* Of the copies that agree in at least two, the newest. */
@@ -237,6 +240,15 @@ static void roots_on_read(struct core *core) {
     }
 }
 
+bool roots_region_sane(const struct roots_region *entry, uint64_t left, bool first) {
+    return left >= sizeof(*entry) && entry->region > 0 && entry->region < REGION_NUMBERS &&
+           entry->block_count == divide_up(entry->page_count, TABLE_BLOCK_PAGES) &&
+           left >= sizeof(*entry) + (uint64_t)entry->block_count * sizeof(struct block_entry) &&
+           entry->size_max <= SHELF_REGION_BYTES_MAX && entry->page_count <= entry->size_max / PAGE_SIZE &&
+           entry->size_max % PAGE_SIZE == 0 && first == (entry->region == REGION_SYSTEM) &&
+           (!first || entry->page_count == SYSTEM_REGION_BYTES / PAGE_SIZE);
+}
+
 /* The next region of the roots blob gets its memory. cursor: offset in the blob. */
 static bool map_next(struct core *core, struct recovery_io *rio) {
     struct recovery *recovery = &core->recovery;
@@ -248,15 +260,9 @@ static bool map_next(struct core *core, struct recovery_io *rio) {
     }
     const struct roots_region *entry =
         (const struct roots_region *)(core->checkpoint.roots + recovery->cursor);
-    uint64_t left = core->superblock.roots_size - recovery->cursor;
-    bool sane = left >= sizeof(*entry) && entry->region > 0 && entry->region < REGION_NUMBERS &&
-                entry->block_count == divide_up(entry->page_count, TABLE_BLOCK_PAGES) &&
-                left >= sizeof(*entry) + (uint64_t)entry->block_count * sizeof(struct block_entry) &&
-                entry->size_max <= SHELF_REGION_BYTES_MAX &&
-                entry->page_count <= entry->size_max / PAGE_SIZE &&
-                region_find(core, entry->region) == NULL && entry->size_max % PAGE_SIZE == 0 &&
-                (recovery->cursor > sizeof(struct roots_header)) == (entry->region != REGION_SYSTEM) &&
-                (entry->region != REGION_SYSTEM || entry->page_count == SYSTEM_REGION_BYTES / PAGE_SIZE);
+    bool first = recovery->cursor == sizeof(struct roots_header);
+    bool sane = roots_region_sane(entry, core->superblock.roots_size - recovery->cursor, first) &&
+                region_find(core, entry->region) == NULL;
     struct region *region = sane ? region_place_take(core, entry->region) : NULL;
     if (region == NULL) {
         corrupt(core, "roots", "its checksum is right, but its values make no sense", roots_file(core),
@@ -481,6 +487,7 @@ static void segment_on_read(struct core *core, const struct recovery_io *rio) {
         memcmp(header.shelf_id, core->superblock.shelf_id, sizeof(header.shelf_id)) == 0) {
         core->log.segments[rio->page] = (struct segment){.sequence = header.sequence,
                                                          .index_first = header.index_first,
+                                                         .offset_first = header.offset_first,
                                                          .zeroed_bytes = LOG_SEGMENT_BYTES};
     }
 }
@@ -591,6 +598,8 @@ static bool state_next(struct core *core, struct recovery_io *rio) {
         return once(core, rio, (struct io){.kind = IO_LENGTH, .file = {.kind = FILE_LOG}});
     case RECOVERY_SEGMENTS:
         return segments_next(core, rio);
+    case RECOVERY_ANEW:
+        return anew_next(core, rio);
     case RECOVERY_EVIDENCE:
         return evidence_next(core, rio);
     case RECOVERY_WIPE:
@@ -604,8 +613,6 @@ static bool state_next(struct core *core, struct recovery_io *rio) {
         return recovery->cursor == 0 && recovery->hint.clean && once(core, rio, log_hint_io(core, false));
     case RECOVERY_PROMISE:
         return promise_next(core, rio);
-    case RECOVERY_HISTORY:
-        return history_next(core, rio);
     case RECOVERY_NONE:
     case RECOVERY_REPLAY:
     case RECOVERY_OPENING:

@@ -94,6 +94,7 @@ static inline uint64_t payload_lines_max(size_t payload_size) {
 struct segment {
     uint64_t sequence; /* 0: never used, or trimmed */
     uint64_t index_first;
+    uint64_t offset_first; /* where that record begins; 0: behind the header */
     uint64_t zeroed_bytes; /* written at least once up to here: overwriting is cheap */
     bool stale;            /* recovery: it lies behind the end of the log, and its header on disk must go */
 };
@@ -270,6 +271,7 @@ enum recovery_state {
     RECOVERY_HINT,
     RECOVERY_LOG_LENGTH,
     RECOVERY_SEGMENTS,
+    RECOVERY_ANEW, /* behind a checkpoint that came from a peer */
     RECOVERY_REPLAY,
     RECOVERY_EVIDENCE,
     RECOVERY_WIPE,
@@ -277,7 +279,6 @@ enum recovery_state {
     RECOVERY_EPOCH,
     RECOVERY_HINT_CLEAR,
     RECOVERY_PROMISE, /* of a cluster */
-    RECOVERY_HISTORY, /* of a cluster */
     RECOVERY_OPENING,
     RECOVERY_DONE,
 };
@@ -352,6 +353,8 @@ enum io_purpose {
     PURPOSE_APPLY_READ,
     PURPOSE_APPLY_FILES,
     PURPOSE_LIMBO,
+    PURPOSE_DONATE,
+    PURPOSE_INSTALL,
 };
 
 struct core {
@@ -403,6 +406,8 @@ void core_issue(struct core *core, struct io *io, uint32_t purpose);
 /* An answer to what was admitted, in this step. In a cluster it may be for another node (forward.h). */
 void core_reply(struct core *core, const struct reply *reply);
 void core_reply_result(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
+/* What was acknowledged is on q disks of the set (rule L4); in a set of one, on this one's only. */
+void core_durability_say(const struct core *core, struct reply *reply);
 /* With the program's own token. */
 void core_reply_out(struct core *core, const struct reply *reply);
 void core_reply_direct(struct core *core, uint64_t token, shelf_result result, enum reply_reason reason);
@@ -530,7 +535,11 @@ void checkpoint_page_changes(struct core *core, struct region *region, uint64_t 
 /* Would it have to be copied first? */
 bool checkpoint_copies(const struct core *core, const struct region *region, uint64_t page);
 bool checkpoint_dirty(const struct core *core);
+/* The four copies of it, in checkpoint.superblock_buffer; it gets its checksum. */
+void checkpoint_copies_fill(struct core *core, struct superblock *block);
 uint64_t roots_size(const struct core *core);
+/* Does an entry of a roots blob make sense, with so many bytes left from it on? */
+bool roots_region_sane(const struct roots_region *entry, uint64_t left, bool first);
 
 /* recovery.c, replay.c */
 void recovery_start(struct core *core);

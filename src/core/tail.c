@@ -24,20 +24,6 @@ void tail_add(struct core *core, const struct identity *identity, struct positio
         (struct tail_record){.identity = *identity, .begin = begin, .end = end, .place = place};
 }
 
-void tail_history(struct core *core, const struct identity *identity, struct position begin,
-                  struct position end, uint32_t place) {
-    /* Nothing newer loses its place, and the checkpoint's record, whose own place was not known, gets it. */
-    if (identity->index + TAIL_MAX > core->log.last.index && identity->index <= core->superblock.index) {
-        *slot(core, identity->index) =
-            (struct tail_record){.identity = *identity, .begin = begin, .end = end, .place = place};
-    }
-}
-
-void tail_reach_back(struct core *core, uint64_t index) {
-    uint64_t newest = core->log.last.index;
-    core->cluster.tail_first = max_u64(index, newest >= TAIL_MAX ? newest - TAIL_MAX + 1 : 0);
-}
-
 const struct tail_record *tail_find(const struct core *core, uint64_t index) {
     bool known = index >= core->cluster.tail_first && index <= core->log.last.index;
     return known && slot(core, index)->identity.index == index ? slot(core, index) : NULL;

@@ -250,7 +250,9 @@ void takeover_on_fetch(struct group_node *group, const struct peer_message *mess
     answer.index = message->index;
     answer.last = last.index;
     answer.last_epoch = last.epoch;
-    if (message->index > last.index || !host->log_mark(host->context, message->index, &mark)) {
+    bool marked = message->index <= last.index && host->log_mark(host->context, message->index, &mark);
+    bool far = !marked && message->index < last.index && message->index + 1 >= host->log_first(host->context);
+    if (!marked && !far) {
         answer.flags = PEER_FLAG_BEHIND;
         group_send(group, message->from, &answer);
         return;
@@ -274,7 +276,10 @@ void takeover_on_fetched(struct group_node *group, const struct peer_message *me
         return;
     }
     if (message->flags & PEER_FLAG_BEHIND) {
-        return; /* its log does not reach back so far; another takes over in the end, or a checkpoint is needed */
+        group_step_down(
+            group); /* its log does not reach back so far. The node that has it needs nothing: others first */
+        group->resigned = true;
+        return;
     }
     uint64_t before = group->fetch_checked;
     if (follow_accept(group, message, &group->fetch_checked) == ACCEPT_BEHIND) {

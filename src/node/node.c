@@ -44,7 +44,11 @@ enum {
 void fault_describe(struct node *node) {
     const struct core_fault *fault = core_fault_get(node->core);
     const char *error = world_error(node->world);
-    if (!fault) {
+    if (node->renewed) {
+        (void)snprintf(
+            node->fault, sizeof(node->fault),
+            "a checkpoint of another node was installed, and the directory has to be opened again");
+    } else if (!fault) {
         (void)snprintf(node->fault, sizeof(node->fault), "the node has stopped");
     } else if (error[0] != 0) {
         (void)snprintf(node->fault, sizeof(node->fault), "%s: %s", fault->what, error);
@@ -60,6 +64,13 @@ const char *node_fault(struct node *node) {
     const char *fault = node->stopped ? node->fault : "";
     (void)core_leave(node, NULL);
     return fault;
+}
+
+bool node_outdated(struct node *node) {
+    core_enter(node);
+    bool renewed = node->renewed;
+    (void)core_leave(node, NULL);
+    return renewed;
 }
 
 /* ---- Background thread -------------------------------------------------------------------------------------------- */

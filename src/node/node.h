@@ -60,6 +60,9 @@ shelf_result node_checkpoint(struct node *node, uint64_t *ret_index);
 void node_info(struct node *node, struct shelf_info *ret_info);
 /* Why the node has stopped; "" while it has not. Valid until the close. */
 const char *node_fault(struct node *node);
+/* Of a cluster: it has stopped because the directory holds another node's checkpoint now, newer than its image: the directory is
+ * to be opened again. */
+bool node_outdated(struct node *node);
 bool node_region_find(struct node *node, const char *name, struct shelf_region_info *ret_info);
 bool node_region_get(struct node *node, uint32_t region, struct shelf_region_info *ret_info);
 size_t node_region_list(struct node *node, struct shelf_region_info *ret_infos, size_t count_max);

@@ -272,7 +272,8 @@ void node_step(struct node *node, struct event *event, bool hold) {
         atomic_store(&node->over, 1);
         futex_wake(&node->over, INT_MAX);
     }
-    if (effects->stopped && !node->stopped) {
+    if ((effects->stopped || effects->restart) && !node->stopped) {
+        node->renewed = effects->restart;
         node_stop(node);
     }
 }

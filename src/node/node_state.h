@@ -125,6 +125,7 @@ struct node {
     struct list waiters;                /* struct node_waiters */
     struct wakes wakes;                 /* to be woken once the lock is released */
     bool opened, stopped, closed, closing;
+    bool renewed;            /* it stopped because the directory holds a newer checkpoint */
     uint32_t no_space_count; /* chores in a row that met a full disk */
     char fault[256];         /* why it stopped; written once, before `stopped` */
 

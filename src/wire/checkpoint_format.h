@@ -42,9 +42,18 @@ struct superblock {
     uint32_t roots_slot;
     uint32_t alignment; /* 512 or 4096: of records, segments' headers and hints */
     uint32_t copy;      /* which of the four this is */
-    uint8_t reserved[3968];
+    /* enum log_anew. Not 0: the checkpoint came from a peer, and what is in the file `log` counts no more: it begins anew, in the segment
+     * above (rule D1). 0 again once it has. */
+    uint64_t log_anew;
+    uint8_t reserved[3960];
 };
 _Static_assert(sizeof(struct superblock) == SUPERBLOCK_SIZE, "format");
+
+enum log_anew {
+    LOG_ANEW_NO = 0,
+    LOG_ANEW_HEADERS = 1, /* the headers of its segments are to be wiped first */
+    LOG_ANEW_ALL = 2,     /* all of it */
+};
 
 #define ROOTS_MAGIC 0x4f4f52464c454853ull /* "SHELFROO" */
 struct roots_header {

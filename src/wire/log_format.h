@@ -33,7 +33,8 @@ struct segment_header {
     uint64_t sequence;    /* 1, 2, 3, ...: the order of segments */
     uint64_t index_first; /* of the first record */
     uint64_t place;       /* which segment of the file this is */
-    uint64_t reserved[1];
+    uint64_t
+        offset_first; /* where that record begins; 0: behind this header. Else a checkpoint of a peer ends before it */
 };
 _Static_assert(sizeof(struct segment_header) == 64, "format");
 

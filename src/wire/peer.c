@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/bits.h"
 #include "base/crc.h"
+#include "wire/checkpoint_format.h"
 #include "wire/request.h"
 
 enum field {
@@ -22,7 +23,16 @@ enum field {
     FIELD_DONE = 128,
 };
 
-enum body { BODY_NONE, BODY_RECORD, BODY_CONFIGURATION, BODY_REQUEST, BODY_REPLY };
+enum body {
+    BODY_NONE,
+    BODY_RECORD,
+    BODY_CONFIGURATION,
+    BODY_REQUEST,
+    BODY_REPLY,
+    BODY_CHECKPOINT,
+    BODY_PART_ASK,
+    BODY_PART,
+};
 
 struct kind {
     uint16_t fields;
@@ -46,6 +56,9 @@ static const struct kind kinds[PEER_KIND_END] = {
                       BODY_REQUEST},
     [PEER_ANSWER] = {FIELD_EPOCH | FIELD_NONCE | FIELD_COMMIT | FIELD_ROUND | FIELD_LINK, PEER_FLAG_BEHIND,
                      BODY_REPLY},
+    [PEER_OFFER] = {FIELD_EPOCH | FIELD_INDEX, 0, BODY_CHECKPOINT},
+    [PEER_PART_ASK] = {FIELD_EPOCH | FIELD_INDEX, 0, BODY_PART_ASK},
+    [PEER_PART] = {FIELD_EPOCH | FIELD_INDEX, PEER_FLAG_BEHIND, BODY_PART},
 };
 
 #define RECORD_ALIGNMENT_MAX 4096u
@@ -61,6 +74,12 @@ static size_t body_size_max(enum body body) {
         return PEER_REQUEST_BYTES_MAX;
     case BODY_REPLY:
         return sizeof(struct reply);
+    case BODY_CHECKPOINT:
+        return sizeof(struct peer_checkpoint);
+    case BODY_PART_ASK:
+        return sizeof(struct peer_part);
+    case BODY_PART:
+        return sizeof(struct peer_part) + PEER_PART_BYTES_MAX;
     case BODY_NONE:
         break;
     }
@@ -274,6 +293,39 @@ static const char *reply_problem(const struct peer_header *header, const void *b
                : "an answer says what no answer says";
 }
 
+static const char *checkpoint_problem(const uint8_t *bytes, size_t size) {
+    struct peer_checkpoint body;
+    if (size != sizeof(body)) {
+        return "a checkpoint's description has the wrong size";
+    }
+    memcpy(&body, bytes, sizeof(body));
+    bool sane = body.reserved[0] == 0 && body.reserved[1] == 0 &&
+                (body.alignment == 512 || body.alignment == 4096) && body.segment_sequence > 0 &&
+                body.segment_offset >= body.alignment && body.segment_offset <= LOG_SEGMENT_BYTES &&
+                body.segment_offset % body.alignment == 0 && body.roots_size >= sizeof(struct roots_header);
+    return sane ? NULL : "a checkpoint's description makes no sense";
+}
+
+static const char *part_problem(const struct peer_header *message, const uint8_t *bytes, size_t size) {
+    struct peer_part part;
+    if (size < sizeof(part)) {
+        return "what part of a checkpoint is meant is cut short";
+    }
+    memcpy(&part, bytes, sizeof(part));
+    bool roots = part.kind == PEER_PART_ROOTS;
+    bool sane = part.reserved == 0 && part.kind >= PEER_PART_ROOTS && part.kind < PEER_PART_KIND_END &&
+                part.slot <= (part.kind == PEER_PART_PAGES) && part.region < REGION_NUMBERS &&
+                roots == (part.region == 0) && part.size > 0 && part.size <= PEER_PART_BYTES_MAX &&
+                part.size % PAGE_SIZE == 0 && part.offset % PAGE_SIZE == 0 &&
+                part.offset < (uint64_t)1 << ADDRESS_OFFSET_BITS;
+    if (!sane) {
+        return "there is no such part of a checkpoint";
+    }
+    bool bytes_come = message->kind == PEER_PART && (message->flags & PEER_FLAG_BEHIND) == 0;
+    return size == sizeof(part) + (bytes_come ? part.size : 0) ? NULL
+                                                               : "a part of a checkpoint has another size";
+}
+
 static const char *body_problem(const struct peer_header *header, const void *body,
                                 struct peer_message *message) {
     switch (kinds[header->kind].body) {
@@ -294,6 +346,11 @@ static const char *body_problem(const struct peer_header *header, const void *bo
         return request_problem(body, header->body_size);
     case BODY_REPLY:
         return reply_problem(header, body);
+    case BODY_CHECKPOINT:
+        return checkpoint_problem(body, header->body_size);
+    case BODY_PART_ASK:
+    case BODY_PART:
+        return part_problem(header, body, header->body_size);
     case BODY_NONE:
         break;
     }

@@ -22,6 +22,9 @@
  *                                                         Without a request: a linearizable read; without a round: "a link, please"
  *     ANSWER          primary -> any          reply or -  to FORWARD `round`, when the primary had applied `commit`. BEHIND: no
  *                                                         answer; `link` is the one to be used
+ *     OFFER           primary -> peer         checkpoint  "your next record is not in my log any more; I have a checkpoint of `index`"
+ *     PART_ASK        peer -> donor           part        "these bytes of your checkpoint of `index`, please"
+ *     PART            donor -> peer           part, bytes, or the part alone: "that is not my checkpoint any more" (rule D1)
  *
  * The set is a configuration (wire/configuration.h) whose group is the message's.
  *
@@ -55,12 +58,15 @@ enum peer_kind {
     PEER_FETCHED,
     PEER_FORWARD,
     PEER_ANSWER,
+    PEER_OFFER,
+    PEER_PART_ASK,
+    PEER_PART,
     PEER_KIND_END,
 };
 
 enum peer_flag {
     PEER_FLAG_NO = 1, /* ACK, PROMISE: refused, `epoch` is the sender's promise. SUSPECT_ANSWER: it lives */
-    /* ACK: the record before the one sent is not here; FETCHED: it is not there any more; ANSWER: the link is another one */
+    /* ACK: the record before the one sent is not here; FETCHED, PART: it is not there any more; ANSWER: the link is another one */
     PEER_FLAG_BEHIND = 2,
     PEER_FLAGS_ALL = 3,
 };
@@ -115,6 +121,38 @@ enum peer_request_flag {
 #define PEER_GROUPS_MAX        65536u /* that Linux allows */
 #define PEER_REQUEST_BYTES_MAX \
     (sizeof(struct peer_request) + PEER_GROUPS_MAX * sizeof(uint32_t) + REQUEST_BYTES_MAX)
+
+struct peer_checkpoint { /* the body of OFFER: what the donor's superblock says of the checkpoint `index` */
+    uint32_t chain;
+    uint32_t record_size;
+    uint64_t segment_sequence; /* where the record after it begins, if it fits there */
+    uint64_t segment_offset;
+    uint64_t roots_size;
+    uint32_t roots_crc;
+    uint32_t alignment;
+    uint64_t time_ms;
+    uint64_t reserved[2];
+};
+_Static_assert(sizeof(struct peer_checkpoint) == 64, "format");
+
+enum peer_part_kind {
+    PEER_PART_ROOTS = 1,
+    PEER_PART_TABLE, /* offsets are those of the donor's files (wire/checkpoint_format.h) */
+    PEER_PART_PAGES,
+    PEER_PART_KIND_END,
+};
+/* The body of PART_ASK; PART repeats it, and has the bytes behind it. Offset and size are multiples of a page's. */
+struct peer_part {
+    uint32_t roots_crc; /* with index and epoch: of which checkpoint */
+    uint16_t kind;      /* enum peer_part_kind */
+    uint16_t slot;      /* PAGES: 0, 1: of file a, b */
+    uint32_t region;    /* TABLE, PAGES */
+    uint32_t size;
+    uint64_t offset;
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct peer_part) == 32, "format");
+#define PEER_PART_BYTES_MAX ((uint32_t)256 << 10)
 
 /* ---- In memory ---------------------------------------------------------------------------------------------------- */
 

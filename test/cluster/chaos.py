@@ -5,7 +5,7 @@
 Usage: shelf-chaos --seed S --seconds N --out FILE [--nodes N] [--clients N] [--registers N] [--pause-us N] [--kinds KIND,...]
                    [--network namespaces|loopback] [--proxies yes|no] [--keep DIR]
 
-Nodes are killed, stopped and started; etcd as well; clients are killed, and others go on with their sessions; messages vanish between two
+Nodes are killed, stopped and started, ended and started one after the other; etcd is killed and stopped as well; clients are killed, and others go on with their sessions; messages vanish between two
 hosts or in one direction only (in network namespaces, where this may make them); and, with proxies between the nodes (if nothing else is
 said: for odd seeds), they come late, twice, in another order, damaged, or only in part. What happens follows from the seed; when exactly, and so
 what comes of it, does not. --keep: the nodes' directories and logs are kept there. --kinds: only these injuries, of those below (KINDS).
@@ -30,7 +30,7 @@ from check_history import Checker, PROBLEMS_MAX  # noqa: E402
 from harness import at_end, ended, run, scratch_directory, skip, start  # noqa: E402
 
 START_S, HEAL_S, END_S = 30, 60, 30
-KINDS = ['kill', 'kill-primary', 'kill-two', 'kill-all', 'stop', 'stop-primary', 'etcd-kill', 'etcd-stop', 'client-kill', 'isolate',
+KINDS = ['kill', 'kill-primary', 'kill-two', 'kill-all', 'roll', 'stop', 'stop-primary', 'etcd-kill', 'etcd-stop', 'client-kill', 'isolate',
          'isolate-primary', 'part-pair', 'part-one-way', 'part-etcd', 'delay', 'hold', 'double', 'swap', 'damage', 'cut', 'all-mischief']
 MISCHIEF = {'delay': {'delay_ms': 80}, 'hold': {'hold': True}, 'double': {'double': 0.3}, 'swap': {'swap': 0.1},
             'damage': {'damage': 0.01}, 'cut': {'cut': 0.01},
@@ -58,6 +58,18 @@ class Server:
             self.process.wait()
             ended(self.process)
             self.process = None
+
+    def end(self):
+        """As its operator ends it."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(END_S)
+        except subprocess.TimeoutExpired as error:
+            raise Failure(f'{self.name} does not end when it is told to') from error
+        if code != 0:
+            self.check()
+        ended(self.process)
+        self.process = None
 
     def stop(self):
         self.process.send_signal(signal.SIGSTOP)
@@ -92,7 +104,8 @@ class Cluster:
             self.nodes[node] = Server(f'node-{node}', [
                 *net.inside(node - 1), shelfd, '--data', os.path.join(directory, f'data-{node}'), '--socket', self.socket(node),
                 '--node-address', f'{net.addresses[node - 1]}:{net.port(node - 1)}', '--etcd', client, '--cluster', 'chaos',
-                '--node-id', str(node), '--copies', str(count), '--log-format', 'json'], directory)
+                '--node-id', str(node), '--copies', str(count), '--checkpoint-interval', '2s',
+                '--log-format', 'json'], directory)
 
     def socket(self, node):
         return os.path.join(self.directory, f'sock-{node}')
@@ -209,7 +222,9 @@ class Chaos:
         if kind.endswith('primary'):
             primary = self.primary()
             nodes = [primary] + [node for node in nodes if node != primary]
-        if kind.startswith('kill'):
+        if kind == 'roll':
+            self.rolled()
+        elif kind.startswith('kill'):
             self.killed(kind, nodes[:{'kill-two': 2, 'kill-all': len(nodes)}.get(kind, 1)])
         elif kind.startswith('stop'):
             self.stopped(kind, self.cluster.nodes[nodes[0]])
@@ -236,6 +251,14 @@ class Chaos:
             server.start()
             self.pause(0, 0.3)
         self.injury('started', servers=[server.name for server in servers])
+
+    def rolled(self):
+        """All nodes are started anew, one after the other, each when all are in sync."""
+        for node, server in self.cluster.nodes.items():
+            healed_until(lambda: in_sync(self.clients, self.cluster), 'all nodes to be in sync', HEAL_S, self.cluster)
+            self.injury('roll', node=node)
+            server.end()
+            server.start()
 
     def stopped(self, kind, server):
         self.injury(kind, server=server.name)

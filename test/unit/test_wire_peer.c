@@ -48,6 +48,17 @@ static size_t record_make(uint8_t *bytes, uint64_t index, uint64_t epoch, uint64
     return whole;
 }
 
+static struct peer_checkpoint checkpoint_make(void) {
+    return (struct peer_checkpoint){.chain = 1,
+                                    .record_size = 2,
+                                    .segment_sequence = 3,
+                                    .segment_offset = 1024,
+                                    .roots_size = 500,
+                                    .roots_crc = 6,
+                                    .alignment = 512,
+                                    .time_ms = 7};
+}
+
 // A message of the kind with all the fields that it may have.
 static struct peer_message message_of(uint16_t kind, uint8_t *body) {
     struct peer_message message = {.kind = kind, .from = 7, .incarnation = "directory"};
@@ -59,7 +70,7 @@ static struct peer_message message_of(uint16_t kind, uint8_t *body) {
         memcpy(message.nonce, "process", 8);
     }
     if (kind == PEER_APPEND || kind == PEER_ACK || kind == PEER_FETCH || kind == PEER_FETCHED ||
-        kind == PEER_FORWARD) {
+        kind == PEER_FORWARD || kind >= PEER_OFFER) {
         message.index = 41;
         message.index_epoch = 9;
     }
@@ -102,12 +113,24 @@ static struct peer_message message_of(uint16_t kind, uint8_t *body) {
         memcpy(body, &reply, sizeof(reply));
         message.body = body;
         message.body_size = sizeof(struct reply);
+    } else if (kind == PEER_OFFER) {
+        struct peer_checkpoint checkpoint = checkpoint_make();
+        memcpy(body, &checkpoint, sizeof(checkpoint));
+        message.body = body;
+        message.body_size = sizeof(checkpoint);
+    } else if (kind == PEER_PART_ASK || kind == PEER_PART) {
+        struct peer_part part = {
+            .roots_crc = 9, .kind = PEER_PART_TABLE, .region = 3, .size = 4096, .offset = 8192};
+        memset(body, 0x77, 4096 + sizeof(part));
+        memcpy(body, &part, sizeof(part));
+        message.body = body;
+        message.body_size = sizeof(part) + (kind == PEER_PART ? part.size : 0);
     }
     return message;
 }
 
 struct frame {
-    uint8_t bytes[8192];
+    uint8_t bytes[16384];
     size_t size;
 };
 
@@ -133,7 +156,7 @@ static const char *frame_read(const struct frame *frame, struct peer_message *re
 static void test_there_and_back(void **state) {
     (void)state;
     for (uint32_t kind = PEER_HELLO; kind < PEER_KIND_END; kind++) {
-        uint8_t body[4096];
+        uint8_t body[8192];
         struct peer_message message = message_of((uint16_t)kind, body), read = {0};
         struct frame frame;
         frame_make(&message, &frame);
@@ -166,7 +189,7 @@ static void test_there_and_back(void **state) {
 static void test_every_bit_counts(void **state) {
     (void)state;
     for (uint32_t kind = PEER_HELLO; kind < PEER_KIND_END; kind++) {
-        uint8_t body[4096];
+        uint8_t body[8192];
         struct peer_message message = message_of((uint16_t)kind, body), read = {0};
         struct frame frame;
         frame_make(&message, &frame);
@@ -186,7 +209,7 @@ static void test_forged_headers(void **state) {
     random_seed(&random, 1);
     uint64_t refused = 0;
     for (uint32_t round = 0; round < 200000; round++) {
-        uint8_t body[4096];
+        uint8_t body[8192];
         struct peer_message message =
             message_of((uint16_t)random_between(&random, PEER_HELLO, PEER_KIND_END - 1), body);
         struct frame frame;
@@ -240,7 +263,10 @@ static void test_bounds(void **state) {
         {PEER_APPEND, sizeof(struct record_header) + LOG_RECORD_BYTES_MAX + 4096},
         {PEER_FORWARD, PEER_REQUEST_BYTES_MAX},
         {PEER_ANSWER, sizeof(struct reply)},
-        {PEER_PROMISE_ASK, sizeof(struct peer_configuration) + 16 * sizeof(struct configuration_member)}};
+        {PEER_PROMISE_ASK, sizeof(struct peer_configuration) + 16 * sizeof(struct configuration_member)},
+        {PEER_OFFER, sizeof(struct peer_checkpoint)},
+        {PEER_PART_ASK, sizeof(struct peer_part)},
+        {PEER_PART, sizeof(struct peer_part) + PEER_PART_BYTES_MAX}};
     for (size_t i = 0; i < ARRAY_COUNT(bounds); i++) {
         struct peer_header header = {
             .magic = PEER_MAGIC, .version = PEER_VERSION, .kind = bounds[i].kind, .from = 1};
@@ -291,6 +317,75 @@ static void test_records(void **state) {
     assert_non_null(append_read(41, 9, 11, record, size));
 }
 
+static const char *body_read(uint16_t kind, uint16_t flags, const void *body, size_t size) {
+    struct peer_message read, message = {.kind = kind,
+                                         .flags = flags,
+                                         .from = 1,
+                                         .epoch = 2,
+                                         .index = 3,
+                                         .index_epoch = 2,
+                                         .body = body,
+                                         .body_size = size};
+    struct frame frame;
+    frame_make(&message, &frame);
+    return frame_read(&frame, &read);
+}
+
+static void test_checkpoints(void **state) {
+    (void)state;
+    struct peer_checkpoint good = checkpoint_make(), bad = good;
+    assert_null(body_read(PEER_OFFER, 0, &good, sizeof(good)));
+    assert_non_null(body_read(PEER_OFFER, 0, &good, sizeof(good) - 1));
+    bad.alignment = 1024;
+    assert_non_null(body_read(PEER_OFFER, 0, &bad, sizeof(bad)));
+    bad = good;
+    bad.segment_sequence = 0;
+    assert_non_null(body_read(PEER_OFFER, 0, &bad, sizeof(bad)));
+    bad = good;
+    bad.segment_offset = 100;
+    assert_non_null(body_read(PEER_OFFER, 0, &bad, sizeof(bad)));
+    bad.segment_offset = LOG_SEGMENT_BYTES + 512;
+    assert_non_null(body_read(PEER_OFFER, 0, &bad, sizeof(bad)));
+    bad = good;
+    bad.roots_size = 3;
+    assert_non_null(body_read(PEER_OFFER, 0, &bad, sizeof(bad)));
+    bad = good;
+    bad.reserved[1] = 1;
+    assert_non_null(body_read(PEER_OFFER, 0, &bad, sizeof(bad)));
+}
+
+static void test_parts(void **state) {
+    (void)state;
+    static _Alignas(8) uint8_t bytes[sizeof(struct peer_part) + 4096];
+    const struct peer_part good = {
+        .roots_crc = 1, .kind = PEER_PART_PAGES, .slot = 1, .region = 2, .size = 4096, .offset = 4096};
+    memcpy(bytes, &good, sizeof(good));
+    assert_null(body_read(PEER_PART_ASK, 0, bytes, sizeof(good)));
+    assert_non_null(body_read(PEER_PART_ASK, 0, bytes, sizeof(good) - 1));
+    assert_null(body_read(PEER_PART, 0, bytes, sizeof(bytes)));
+    assert_non_null(body_read(PEER_PART, 0, bytes, sizeof(good)));
+    assert_null(body_read(PEER_PART, PEER_FLAG_BEHIND, bytes, sizeof(good)));
+    assert_non_null(body_read(PEER_PART, PEER_FLAG_BEHIND, bytes, sizeof(bytes)));
+    static const struct peer_part bads[] = {
+        {.kind = 0, .region = 2, .size = 4096},
+        {.kind = PEER_PART_KIND_END, .region = 2, .size = 4096},
+        {.kind = PEER_PART_ROOTS, .region = 2, .size = 4096},
+        {.kind = PEER_PART_TABLE, .region = 0, .size = 4096},
+        {.kind = PEER_PART_TABLE, .region = 2, .size = 4096, .slot = 1},
+        {.kind = PEER_PART_PAGES, .region = REGION_NUMBERS, .size = 4096},
+        {.kind = PEER_PART_PAGES, .region = 2, .size = 4096, .slot = 2},
+        {.kind = PEER_PART_PAGES, .region = 2, .size = 0},
+        {.kind = PEER_PART_PAGES, .region = 2, .size = 4095},
+        {.kind = PEER_PART_PAGES, .region = 2, .size = PEER_PART_BYTES_MAX + 4096},
+        {.kind = PEER_PART_PAGES, .region = 2, .size = 4096, .offset = 512},
+        {.kind = PEER_PART_PAGES, .region = 2, .size = 4096, .offset = (uint64_t)1 << 48},
+        {.kind = PEER_PART_PAGES, .region = 2, .size = 4096, .reserved = 1},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(bads); i++) {
+        assert_non_null(body_read(PEER_PART_ASK, 0, &bads[i], sizeof(bads[i])));
+    }
+}
+
 static void test_configurations(void **state) {
     (void)state;
     struct configuration good = configuration_three(5);
@@ -325,7 +420,8 @@ int main(void) {
         cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_every_bit_counts),
         cmocka_unit_test(test_forged_headers), cmocka_unit_test(test_foreign),
         cmocka_unit_test(test_bounds),         cmocka_unit_test(test_records),
-        cmocka_unit_test(test_configurations),
+        cmocka_unit_test(test_configurations), cmocka_unit_test(test_checkpoints),
+        cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
