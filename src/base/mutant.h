@@ -100,7 +100,8 @@
     X(LOST_LEAD_SAYS_CONFLICT, "K3: refusals that rest on records which are not committed")           \
     X(CATALOG_SENT_AGAIN, "W2: a change of the catalog that may be done is sent to the next primary") \
     X(BELOW_WINDOW_ADMITTED, "K4: a sequence below the window is taken for a new one")                \
-    X(ANSWERED_BEFORE_APPLIED, "W4: an answer is told before the node has applied its record")
+    X(ANSWERED_BEFORE_APPLIED, "W4: an answer is told before the node has applied its record")        \
+    X(APPENDED_WAITS, "a record that is appended is sent with the next acknowledgement or tick only")
 
 enum mutant {
     MUTANT_NONE = 0,

@@ -329,9 +329,9 @@ void cluster_appended(struct core *core) {
     tail_add(core, &core->log.last, begin, core->log.head, core->log.head_place);
 }
 
-/* Before it is on this node's own disk: that counts by what is durable there (L4), as every other. */
+/* K4. Before it is on this node's own disk: that counts by what is durable there (L4), as every other. */
 void cluster_sent(struct core *core) {
-    if (core->cluster.running && !core->stopped) {
+    if (core->cluster.running && !core->stopped && !MUTANT(APPENDED_WAITS)) {
         group_on_appended(&core->cluster.group);
     }
 }

@@ -26,6 +26,7 @@
  *   K1  applied <= commit, and applied <= what is durable here. Nothing else is shown (C2).
  *   K2  At most one record is on its way to the disk (C1), whoever it came from.
  *   K3  The log is changed by one of: the primary's batches, records received, a cut. cluster_settled() keeps them apart.
+ *   K4  A record that is appended is on its way to the others in the same step, and before the own write begins.
  */
 #ifndef CORE_CLUSTER_H
 #define CORE_CLUSTER_H

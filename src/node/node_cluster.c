@@ -73,6 +73,10 @@ void node_cluster_get(struct node *node, struct core_cluster *ret_cluster) {
     (void)core_leave(node, NULL);
 }
 
+bool node_is_alone(const struct node *node) {
+    return node->cluster == NULL;
+}
+
 bool node_cluster_info(struct node *node, struct shelf_cluster_info *ret_info) {
     if (node->cluster) {
         node->cluster->info(node->cluster->context, ret_info);
