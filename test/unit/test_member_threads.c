@@ -174,11 +174,12 @@ static void test_commit_takeover_return(void **state) {
     while (bed->machines[gone].node != primary) {
         gone++;
     }
-    struct reply reply;
-    struct session_request request = {.header = {.size = sizeof(request), .kind = REQUEST_SESSION_OPEN}};
-    struct node *backup = bed->machines[(gone + 1) % NODES].node;
-    assert_int_equal(node_call(backup, &request, sizeof(request), DEADLINE_MS, &reply), SHELF_OK);
-    assert_int_equal(reply.result, SHELF_UNAVAILABLE);
+    struct committer forwarded = {
+        .node = bed->machines[(gone + 1) % NODES].node, .region = region, .first = 3000};
+    committer_main(&forwarded);
+    assert_int_equal(forwarded.count, WORDS);
+    uint32_t last = forwarded.first + WORDS - 1; // it is there at once (W4 of core/forward.h)
+    assert_int_equal(word_read(forwarded.node, region, last * 64u), last + 1u);
     machine_stop(&bed->machines[gone]);
     struct committer after = {.node = led_await(bed), .region = region, .first = 2000};
     committer_main(&after);
@@ -187,6 +188,7 @@ static void test_commit_takeover_return(void **state) {
     machine_start(bed, gone);
     (void)led_await(bed);
     words_check(bed->machines[gone].node, &after);
+    words_check(bed->machines[gone].node, &forwarded);
     words_check(bed->machines[gone].node, &committers[0]);
     assert_true(atomic_load(&bed->events) > 0);
     bed_free(bed);
