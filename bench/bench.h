@@ -49,6 +49,7 @@ struct settings {
     const char *dir; // scratch directory of this benchmark: exists, empty, removed afterwards
     double seconds;  // time to spend on alternating rounds
     size_t kills;    // failovers to measure; 0: as many as the time allows
+    uint64_t missed; // bytes that the node of cluster.catchup lacks when it returns
     bool json;
     bool image_is_huge; // whether the shelf's image has huge pages here; set by the benchmark for its peer
 };
@@ -261,6 +262,8 @@ const char *disk_method_name(enum disk_method method);
 void disk_file_make(const char *path, uint64_t size);
 // Reads the whole file past the page cache, in 1 MiB reads by `threads`; returns bytes a second.
 double disk_read_rate(const char *path, uint64_t size, size_t threads);
+// Overwrites a file in order, in durable 1 MiB writes; returns bytes a second.
+double disk_write_rate(const char *name, uint64_t size);
 // Fails with a clear message if the scratch directory is not on a disk.
 void disk_check(void);
 
@@ -273,6 +276,8 @@ void loopback_pair(int ret_fds[2]);
 void loopback_send(int fd, const void *bytes, size_t size);
 // False: the other end is closed.
 bool loopback_receive(int fd, void *bytes, size_t size);
+// Sends `size` bytes to another process in 1 MiB pieces; returns bytes a second.
+double loopback_rate(uint64_t size);
 
 // ---- The bare program (bare.c) ------------------------------------------------------------------------------------
 
@@ -346,6 +351,9 @@ void bench_commit_outstanding(const struct bench *b);
 void bench_commit_peer(const struct bench *b);
 void bench_failover_kill(const struct bench *b);
 void bench_failover_silent(const struct bench *b);
+void bench_handover(const struct bench *b);
+void bench_catchup(const struct bench *b);
+void bench_read_backup(const struct bench *b);
 void bench_recover_image(const struct bench *b);
 void bench_recover_log(const struct bench *b);
 void bench_open_empty(const struct bench *b);

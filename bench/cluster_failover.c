@@ -5,6 +5,9 @@
 // from then on the clients of the others try to commit, and the time ends with the first commit that is acknowledged in a
 // later epoch by a primary that is another node. Then the node comes back, and the next round begins when all have everything.
 //
+// A handover is planned: the primary is told to end (SIGTERM). There the clients commit all the time, through it and beyond, and
+// the pause is the longest time between two commits that were acknowledged, to any of them. None may fail.
+//
 // Each client counts in a word of its own; in the end each must have counted what was acknowledged, and no more than that and
 // what was left open (B4).
 #include "bench.h"
@@ -17,7 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KILLS_MIN = 5 };
+enum { KILLS_MIN = 5, COMMITS_BEFORE = 20, COMMITS_AFTER = 100 };
 static const uint64_t region_size = (uint64_t)1 << 20;
 static const uint64_t patience_ns = 60000000000u;
 
@@ -35,6 +38,10 @@ struct failover {
     size_t primary;         // of the round
     uint64_t epoch;         // of the round
     _Atomic uint64_t ended; // when the next one acknowledged a commit; 0: not yet
+    // Of a handover, since the round began:
+    _Atomic uint64_t commits, commits_after,
+        failed;                   // acknowledged, also by the next primary; not acknowledged
+    _Atomic uint64_t last, pause; // when the last one was; the longest time between two
 };
 
 // ---- Clients ------------------------------------------------------------------------------------------------------
@@ -89,6 +96,31 @@ static void *client_main(void *argument) {
     return NULL;
 }
 
+static void acknowledgement_note(struct failover *f) {
+    uint64_t now = now_ns(), last = atomic_exchange(&f->last, now);
+    uint64_t took = last && now > last ? now - last : 0, before = atomic_load(&f->pause);
+    while (took > before && !atomic_compare_exchange_weak(&f->pause, &before, took))
+        ;
+    (void)atomic_fetch_add(&f->commits, 1);
+}
+
+static void *steady_client_main(void *argument) {
+    struct client *c = argument;
+    struct failover *f = c->failover;
+    uint64_t until = now_ns() + patience_ns;
+    while (atomic_load(&f->commits_after) < COMMITS_AFTER) {
+        if (client_count(c) == SHELF_OK)
+            acknowledgement_note(f);
+        else
+            (void)atomic_fetch_add(&f->failed, 1);
+        if (other_leads(c))
+            (void)atomic_fetch_add(&f->commits_after, 1);
+        if (now_ns() > until)
+            fail("no other node has taken over for %.0f s", (double)patience_ns / 1e9);
+    }
+    return NULL;
+}
+
 static void clients_check(struct failover *f) {
     shelf *s = f->clients[f->primary].s;
     shelf_tx *tx;
@@ -117,35 +149,72 @@ static void nodes_settle(struct failover *f) {
     fail("a node does not come back");
 }
 
-static double round_run(struct failover *f, int signal_number) {
-    nodes_settle(f);
-    struct server *gone = &f->cluster.nodes[f->primary];
-    struct client *dead = &f->clients[f->primary];
-    if (signal_number == SIGKILL) {
-        must(shelf_close(dead->s), "shelf_close");
-        dead->s = NULL;
-    }
-    f->ended = 0;
-    uint64_t begun = now_ns();
-    if (kill(gone->process, signal_number) != 0)
-        fail("cannot signal a node: %s", strerror(errno));
+static void clients_begin(struct failover *f, void *(*main)(void *)) {
     for (size_t i = 0; i < f->cluster.count; i++)
-        if (i != f->primary && pthread_create(&f->clients[i].thread, NULL, client_main, &f->clients[i]))
+        if (i != f->primary && pthread_create(&f->clients[i].thread, NULL, main, &f->clients[i]))
             fail("cannot start a thread");
+}
+
+static void clients_join(struct failover *f) {
     for (size_t i = 0; i < f->cluster.count; i++)
         if (i != f->primary)
             (void)pthread_join(f->clients[i].thread, NULL);
-    double took_ms = (double)(f->ended - begun) / 1e6;
+}
 
-    if (signal_number == SIGKILL) {
-        server_end(gone);
-        cluster_node_begin(&f->cluster, f->primary);
-        dead->s = cluster_attach(&f->cluster, f->primary);
-    } else {
-        (void)kill(gone->process, SIGCONT);
-    }
-    f->primary = (f->primary + 1) % f->cluster.count; // one that lives can be asked
-    return took_ms;
+static void primary_signal(const struct failover *f, int number) {
+    if (kill(f->cluster.nodes[f->primary].process, number) != 0)
+        fail("cannot signal a node: %s", strerror(errno));
+}
+
+// Its client leaves before the node does.
+static void client_leave(struct failover *f) {
+    must(shelf_close(f->clients[f->primary].s), "shelf_close");
+    f->clients[f->primary].s = NULL;
+}
+
+static void primary_return(struct failover *f) {
+    server_end(&f->cluster.nodes[f->primary]);
+    cluster_node_begin(&f->cluster, f->primary);
+    f->clients[f->primary].s = cluster_attach(&f->cluster, f->primary);
+}
+
+static double killed_round(struct failover *f) {
+    client_leave(f);
+    uint64_t begun = now_ns();
+    primary_signal(f, SIGKILL);
+    clients_begin(f, client_main);
+    clients_join(f);
+    primary_return(f);
+    return (double)(f->ended - begun) / 1e6;
+}
+
+static double silent_round(struct failover *f) {
+    uint64_t begun = now_ns();
+    primary_signal(f, SIGSTOP);
+    clients_begin(f, client_main);
+    clients_join(f);
+    primary_signal(f, SIGCONT);
+    return (double)(f->ended - begun) / 1e6;
+}
+
+static double handover_round(struct failover *f) {
+    client_leave(f);
+    f->commits = f->commits_after = 0;
+    clients_begin(f, steady_client_main);
+    for (uint64_t until = now_ns() + patience_ns; atomic_load(&f->commits) < COMMITS_BEFORE;
+         (void)usleep(1000))
+        if (now_ns() > until)
+            fail("nobody commits");
+    f->pause = 0;
+    primary_signal(f, SIGTERM);
+    clients_join(f);
+    double pause_ms = (double)f->pause / 1e6;
+    for (uint64_t until = now_ns() + patience_ns; process_lives(f->cluster.nodes[f->primary].process);
+         (void)usleep(1000))
+        if (now_ns() > until)
+            fail("a node does not end");
+    primary_return(f);
+    return pause_ms;
 }
 
 static void failover_open(struct failover *f) {
@@ -169,32 +238,55 @@ static void failover_close(struct failover *f) {
     cluster_end(&f->cluster);
 }
 
-static void failover_bench(const struct bench *b, int signal_number) {
-    struct failover f;
+// Returns the time of each round, in ms.
+static struct samples failovers_run(struct failover *f, double (*round_run)(struct failover *f)) {
     struct samples times = {0};
     disk_check();
-    failover_open(&f);
+    failover_open(f);
     uint64_t until = now_ns() + (uint64_t)(settings.seconds * 1e9);
     while (times.count < KILLS_MIN || (settings.kills ? times.count < settings.kills : now_ns() < until)) {
         progress("%zu", times.count + 1);
-        samples_add(&times, round_run(&f, signal_number));
+        nodes_settle(f);
+        f->ended = f->last = 0;
+        samples_add(&times, round_run(f));
+        f->primary = (f->primary + 1) % f->cluster.count; // one that was there all the time can be asked
     }
-    failover_close(&f);
+    failover_close(f);
+    return times;
+}
+
+// Prints the median; returns the outcome.
+static struct outcome median_print(const struct bench *b, struct samples *times) {
     struct outcome o = {.unit = "ms", .floor = (double)NAN, .ratio = (double)NAN};
-    o.value = o.p50 = samples_median(&times);
-    o.p99 = samples_percentile(&times, 0.99);
+    o.value = o.p50 = samples_median(times);
+    o.p99 = samples_percentile(times, 0.99);
     outcome_print(b, &o);
-    if (signal_number == SIGKILL) {
-        o.suffix = ".p99";
-        o.value = o.p99;
-        outcome_print_judged(b, &o, JUDGE_VALUE, AT_MOST, 100);
-    }
-    samples_free(&times);
+    samples_free(times);
+    return o;
 }
 
 void bench_failover_kill(const struct bench *b) {
-    failover_bench(b, SIGKILL);
+    struct failover f;
+    struct samples times = failovers_run(&f, killed_round);
+    struct outcome o = median_print(b, &times);
+    o.suffix = ".p99";
+    o.value = o.p99;
+    outcome_print_judged(b, &o, JUDGE_VALUE, AT_MOST, 100);
 }
+
 void bench_failover_silent(const struct bench *b) {
-    failover_bench(b, SIGSTOP);
+    struct failover f;
+    struct samples times = failovers_run(&f, silent_round);
+    (void)median_print(b, &times);
+}
+
+void bench_handover(const struct bench *b) {
+    struct failover f;
+    struct samples times = failovers_run(&f, handover_round);
+    struct outcome o = median_print(b, &times);
+    o.suffix = ".failed";
+    o.unit = "commits";
+    o.value = (double)f.failed;
+    o.p50 = o.p99 = (double)NAN;
+    outcome_print_judged(b, &o, JUDGE_VALUE, AT_MOST, 0);
 }

@@ -133,6 +133,18 @@ void disk_open_like(struct disk *d, const struct disk *pattern, const char *name
                        buffer_make(pattern->write_size)};
 }
 
+double disk_write_rate(const char *name, uint64_t size) {
+    const struct disk pattern = {.method = DISK_DSYNC_DIRECT, .write_size = CHUNK_SIZE};
+    struct disk d;
+    disk_open_like(&d, &pattern, name);
+    uint64_t start = now_ns(), written = 0;
+    for (; written < size; written += CHUNK_SIZE)
+        disk_write(&d, d.buffer, CHUNK_SIZE);
+    double rate = (double)written / ((double)(now_ns() - start) / 1e9);
+    disk_close(&d);
+    return rate;
+}
+
 void disk_close(struct disk *d) {
     (void)close(d->fd);
     free(d->buffer);

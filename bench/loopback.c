@@ -68,3 +68,28 @@ bool loopback_receive(int fd, void *bytes, size_t size) {
     }
     return true;
 }
+
+double loopback_rate(uint64_t size) {
+    static unsigned char chunk[1 << 20];
+    int fds[2];
+    unsigned char all = 1;
+    loopback_pair(fds);
+    pid_t process = process_begin();
+    if (process == 0) {
+        for (uint64_t at = 0; at < size; at += sizeof(chunk))
+            if (!loopback_receive(fds[1], chunk, sizeof(chunk)))
+                _exit(1);
+        loopback_send(fds[1], &all, 1);
+        _exit(0);
+    }
+    uint64_t start = now_ns(), sent = 0;
+    for (; sent < size; sent += sizeof(chunk))
+        loopback_send(fds[0], chunk, sizeof(chunk));
+    (void)close(fds[1]);
+    if (!loopback_receive(fds[0], &all, 1))
+        fail("the receiver has ended");
+    double rate = (double)sent / ((double)(now_ns() - start) / 1e9);
+    (void)close(fds[0]);
+    process_end(process);
+    return rate;
+}

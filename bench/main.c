@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-struct settings settings = {.seconds = 8};
+struct settings settings = {.seconds = 8, .missed = (uint64_t)128 << 20};
 
 #define COMMIT_PEERS(count, threads)                                                              \
     {"commit." #count ".lmdb",                                                                    \
@@ -98,6 +98,12 @@ static const struct bench benches[] = {
      NULL, JUDGE_VALUE, AT_MOST, 20, CLUSTER},
     {"cluster.failover.silent", "the same where the primary is stopped (SIGSTOP)", bench_failover_silent, 1,
      NULL, JUDGE_VALUE, AT_MOST, 400, CLUSTER},
+    {"cluster.handover", "the primary is told to end (SIGTERM): longest time without an acknowledged commit",
+     bench_handover, 1, NULL, JUDGE_VALUE, AT_MOST, 20, CLUSTER},
+    {"cluster.read.backup", "reads of 64 B at random lines of 256 MiB on a backup: rate / on the primary",
+     bench_read_backup, 1, NULL, JUDGE_RATIO, AT_LEAST, 0.95, CLUSTER},
+    {"cluster.catchup", "a node returns that missed 128 MiB of changes: rate / slower of disk and loopback",
+     bench_catchup, 1, NULL, JUDGE_RATIO, AT_LEAST, 0.7, CLUSTER},
     {"cluster.bare.1", "a bare program of three processes: latency / the disk alone", bench_commit_one, 1,
      NULL, JUDGE_NOTHING, AT_MOST, 0, BARE},
     {"cluster.bare.1.etcd", "its rate, one write at a time / that of etcd with three members",
@@ -133,7 +139,7 @@ static const char help[] =
     "Usage: shelf bench [OPTION]... [NAME]...\n"
     "\n"
     "Measures Shelf beside the floors of this machine and other databases, in alternating rounds.\n"
-    "NAME is a benchmark or a pattern (--list shows them); `all`, or no name, runs all of them (about 12 "
+    "NAME is a benchmark or a pattern (--list shows them); `all`, or no name, runs all of them (about 20 "
     "minutes).\n"
     "\n"
     "  --list         show the benchmarks and their targets\n"
@@ -143,6 +149,7 @@ static const char help[] =
     "                 up to 6 GiB, removed at the end\n"
     "  --seconds S    time for the rounds of a benchmark (default: 8; at least five rounds are run)\n"
     "  --kills N      failovers to measure, at least five (default: as many as the time allows)\n"
+    "  --missed MIB   changes that the node of cluster.catchup has missed (default: 128)\n"
     "  --help         this text\n"
     "\n"
     "value is Shelf's, floor the other side's, both medians of the rounds; ratio = value / floor, the median "
@@ -367,13 +374,11 @@ static void patterns_check(char *const *patterns, size_t count) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option options[] = {{"list", no_argument, NULL, 'l'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"dir", required_argument, NULL, 'd'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {"kills", required_argument, NULL, 'k'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"list", no_argument, NULL, 'l'},        {"json", no_argument, NULL, 'j'},
+        {"dir", required_argument, NULL, 'd'},   {"seconds", required_argument, NULL, 's'},
+        {"kills", required_argument, NULL, 'k'}, {"missed", required_argument, NULL, 'm'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
     const char *where = ".";
     char *end;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -398,6 +403,13 @@ int main(int argc, char **argv) {
             settings.kills = strtoul(optarg, &end, 10);
             if (*end || end == optarg || settings.kills == 0 || settings.kills > 1000) {
                 (void)fputs("shelf bench: --kills takes a number from 1 to 1000\n", stderr);
+                return 2;
+            }
+            break;
+        case 'm':
+            settings.missed = strtoull(optarg, &end, 10) << 20;
+            if (*end || end == optarg || settings.missed == 0 || settings.missed > (uint64_t)4 << 30) {
+                (void)fputs("shelf bench: --missed takes a number of MiB from 1 to 4096\n", stderr);
                 return 2;
             }
             break;

@@ -11,9 +11,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { READS_A_TX = 64 };
 static const uint64_t region_size = (uint64_t)1 << 30;
+static const uint64_t region_size_backup = (uint64_t)256 << 20;
 static const size_t line_count = (1u << 30) / SHELF_LINE_SIZE;
 static const size_t reads_independent = 1u << 20; // a side of a round
 static const size_t reads_chase = 1u << 18;
@@ -28,6 +30,7 @@ struct reads {
     struct crew *one, *two;             // crews of read.scale
     struct server server;               // of read.processes
     struct team *team;                  // likewise
+    shelf *backup;                      // of cluster.read.backup: another node of the cluster
 };
 
 // The address of the region's bytes. The manual promises pointers to ranges, not that the ranges of a region lie beside
@@ -46,14 +49,14 @@ static const unsigned char *region_plain(shelf *s, shelf_region region) {
     return first;
 }
 
-static void lines_draw(struct reads *r) {
+static void lines_draw(struct reads *r, uint64_t size) {
     r->lines = malloc(line_count * sizeof(r->lines[0]));
     if (!r->lines)
         fail("no memory for the addresses");
     struct random random;
     random_seed(&random, 1);
     for (size_t i = 0; i < line_count; i++)
-        r->lines[i] = (uint32_t)random_below(&random, line_count);
+        r->lines[i] = (uint32_t)random_below(&random, size / SHELF_LINE_SIZE);
 }
 
 static void reads_open(struct reads *r) {
@@ -62,7 +65,7 @@ static void reads_open(struct reads *r) {
     r->region = ours_region_fill(r->s, "lines", region_size, true);
     must(shelf_checkpoint(r->s, NULL), "shelf_checkpoint");
     r->plain = region_plain(r->s, r->region);
-    lines_draw(r);
+    lines_draw(r, region_size);
 }
 
 // The part of the random lines that a side reads in a round.
@@ -275,7 +278,7 @@ void bench_read_processes(const struct bench *b) {
     r.region = ours_region_fill(s, "lines", region_size, true);
     must(shelf_checkpoint(s, NULL), "shelf_checkpoint");
     must(shelf_close(s), "shelf_close");
-    lines_draw(&r);
+    lines_draw(&r, region_size);
     r.team = team_make(2, &(struct team_work){processes_open, processes_operation, &r});
     rounds_run(&rounds, processes_two, processes_one, &r);
     struct outcome o = rounds_outcome(&rounds, "reads/s");
@@ -284,4 +287,59 @@ void bench_read_processes(const struct bench *b) {
     team_end(r.team);
     server_end(&r.server);
     free(r.lines);
+}
+
+// ---- A backup against the primary ---------------------------------------------------------------------------------
+
+static double node_read(const struct reads *r, shelf *s, size_t round, size_t side_number,
+                        uint64_t *ret_digest) {
+    struct reads there = *r;
+    there.s = s;
+    uint64_t start = now_ns();
+    uint64_t digest = lines_read(&there, lines_of(r, round, side_number), reads_independent);
+    double took_s = (double)(now_ns() - start) / 1e9;
+    if (round == 0)
+        *ret_digest = digest;
+    return (double)reads_independent / took_s;
+}
+
+static double backup_read(void *context, size_t round) {
+    struct reads *r = context;
+    return node_read(r, r->backup, round, 0, &r->digest_ours);
+}
+static double primary_read(void *context, size_t round) {
+    struct reads *r = context;
+    return node_read(r, r->s, round, 1, &r->digest_floor);
+}
+
+// Until it shows all that the primary shows.
+static void backup_wait(const struct reads *r) {
+    struct shelf_staleness wanted, there;
+    must(shelf_staleness_get(r->s, &wanted), "shelf_staleness_get");
+    for (uint64_t until = now_ns() + 60000000000u; now_ns() < until; (void)usleep(5000)) {
+        must(shelf_staleness_get(r->backup, &there), "shelf_staleness_get");
+        if (there.index >= wanted.index)
+            return;
+    }
+    fail("the backup does not get what the primary has");
+}
+
+void bench_read_backup(const struct bench *b) {
+    struct cluster cluster;
+    struct reads r = {0};
+    struct rounds rounds;
+    r.s = cluster_make(&cluster);
+    r.region = ours_region_fill(r.s, "lines", region_size_backup, false);
+    r.backup = cluster_attach(&cluster, (cluster.primary + 1) % cluster.count);
+    backup_wait(&r);
+    must(shelf_checkpoint(r.s, NULL), "shelf_checkpoint");
+    lines_draw(&r, region_size_backup);
+    (void)thread_pin(0);
+    rounds_run(&rounds, backup_read, primary_read, &r);
+    struct outcome o = rounds_outcome(&rounds, "reads/s");
+    outcome_print(b, &o);
+    rounds_free(&rounds);
+    must(shelf_close(r.backup), "shelf_close");
+    reads_close(&r);
+    cluster_end(&cluster);
 }
