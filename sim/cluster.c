@@ -83,6 +83,7 @@ static bool node_event(struct cluster_node *node, struct event *event) {
             }
         }
     }
+    node->closed = effects.closed;
     return effects.refused;
 }
 
@@ -189,7 +190,7 @@ void cluster_node_start(struct cluster_node *node) {
     node->alive = true;
     node->life++;
     node->stopped = node->opened = node->running = node->hangs = node->doomed = node->eio = false;
-    node->restarts = false;
+    node->restarts = node->closing = node->closed = false;
     node->commit_seen = node->applied_seen = 0;
     sim_trace("node %llu: starts, life %u%s", (unsigned long long)node->id, node->life,
               config->create ? ", with a new directory" : "");
@@ -293,7 +294,8 @@ static void on_look_answer(void *context, uint64_t id, const struct configuratio
 // ---- Steps
 
 bool cluster_node_moves(const struct cluster_node *node) {
-    return node->alive && !node->stopped && (node->restarts || node->more || node->flight_count > 0);
+    return node->alive && !node->stopped &&
+           (node->restarts || node->closed || node->more || node->flight_count > 0);
 }
 
 void cluster_node_io(struct cluster_node *node) {
@@ -303,6 +305,12 @@ void cluster_node_io(struct cluster_node *node) {
     }
     if (node->restarts) {
         cluster_node_restart(node);
+        return;
+    }
+    if (node->closed) {
+        cluster_facts_closed(node);
+        cluster_client_on_crash(world, node);
+        node_free(node);
         return;
     }
     if (node->more && random_chance(&world->random, 1, 2)) {
@@ -321,6 +329,9 @@ static void fault_step(struct cluster_world *world) {
     bool strikes = chance(world, node->status.installs ? world->plan.crash_install : world->plan.crash);
     if (node->alive && (node->doomed || node->stopped || strikes)) {
         cluster_node_crash(node, chance(world, world->plan.power));
+    }
+    if (node->alive && node->opened && !node->stopped && !node->closing && chance(world, world->plan.close)) {
+        cluster_node_close(node);
     }
     if (!node->alive && random_below(&world->random, 1000000) < world->plan.comeback) {
         if (chance(world, world->plan.wipe) && world->grave_count < 16 &&
@@ -353,6 +364,14 @@ void cluster_node_checkpoint(struct cluster_node *node) {
         struct event event = {.kind = EVENT_CHECKPOINT, .token = (uint64_t)1 << 60};
         node_event(node, &event);
     }
+}
+
+void cluster_node_close(struct cluster_node *node) {
+    node->closing = true;
+    node->close_ms = node->world->net.now_ms;
+    sim_trace("node %llu: is closed", (unsigned long long)node->id);
+    struct event event = {.kind = EVENT_CLOSE, .checkpoint = random_chance(&node->world->random, 1, 2)};
+    node_event(node, &event);
 }
 
 static void tick_step(struct cluster_world *world) {
@@ -464,6 +483,7 @@ struct cluster_plan cluster_plan_of_seed(uint64_t seed) {
     plan.duplicate = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 200) : 0;
     plan.late = random_chance(&random, 1, 2) ? (uint32_t)random_between(&random, 1, 100) : 0;
     plan.crash = random_chance(&random, 2, 3) ? (uint32_t)random_between(&random, 1, 5) : 0;
+    plan.close = random_chance(&random, 1, 3) ? (uint32_t)random_between(&random, 1, 5) : 0;
     plan.crash_install = random_chance(&random, 1, 2) ? 60 : plan.crash;
     plan.power = (uint32_t)random_between(&random, 0, 1000);
     plan.wipe = random_chance(&random, 1, 2) ? 300 : 0;
@@ -553,7 +573,7 @@ static void heal(struct cluster_world *world) {
     uint64_t begin_ms = world->net.now_ms;
     world->answered_count = 0;
     for (uint32_t i = 0; i < world->plan.nodes; i++) {
-        if (world->nodes[i].alive && world->nodes[i].stopped) {
+        if (world->nodes[i].alive && (world->nodes[i].stopped || world->nodes[i].closing)) {
             cluster_node_crash(&world->nodes[i], false);
         }
         if (!world->nodes[i].alive) {

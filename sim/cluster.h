@@ -58,6 +58,8 @@ struct cluster_node {
     uint64_t stamp;
     bool stopped, running, opened, more, hangs, doomed, eio;
     bool restarts; // it wants to be started again
+    bool closing, closed;
+    uint64_t close_ms;
     uint64_t led_epoch;
     uint64_t commit_seen, applied_seen;
     struct seen_record log[CLUSTER_RECORDS_MAX];
@@ -98,7 +100,7 @@ struct cluster_plan {
     uint32_t damage; // of parts of checkpoints on their way, where no checksum of a message tells
     uint32_t tick_ms_max, flight_records_max;
     uint32_t loss, duplicate, late, register_fault;
-    uint32_t crash, crash_install, power, wipe, partition, hang, register_down, doom, eio;
+    uint32_t close, crash, crash_install, power, wipe, partition, hang, register_down, doom, eio;
     uint32_t net_chance, io_chance, client_chance;
     uint32_t large_chance, checkpoint_chance, forward_ms;
     uint32_t region_pages, write_min, write_max; // at most 3 pages less
@@ -149,6 +151,7 @@ bool cluster_node_moves(const struct cluster_node *node); // has an io or more t
 void cluster_node_io(struct cluster_node *node);
 void cluster_node_tick(struct cluster_node *node);
 void cluster_node_checkpoint(struct cluster_node *node);
+void cluster_node_close(struct cluster_node *node);
 
 void cluster_node_run(struct cluster_node *node); // all its ios, one after the other
 void cluster_node_restart(struct cluster_node *node);
@@ -183,6 +186,7 @@ void cluster_attempts_floor(struct cluster_node *node);
 void cluster_facts_write(struct cluster_node *node, const struct io *io);   // is issued
 void cluster_facts_written(struct cluster_node *node, const struct io *io); // is durable
 void cluster_facts_recovered(struct cluster_node *node);                    // it knows its log
+void cluster_facts_closed(struct cluster_node *node);
 void cluster_facts_step(struct cluster_node *node);
 void cluster_facts_image(const struct cluster_node *node);
 void cluster_facts_wiped(struct cluster_node *node);

@@ -172,6 +172,26 @@ void cluster_facts_recovered(struct cluster_node *node) {
     }
 }
 
+// A node that has closed leaves nothing under way; and if its hint says that nothing follows, nothing does.
+void cluster_facts_closed(struct cluster_node *node) {
+    struct hint_block newest = {0};
+    for (uint64_t i = 0; i < 2; i++) {
+        struct hint_block block;
+        disk_read(node->disk, (struct file_id){.kind = FILE_HINT}, i * node->world->plan.alignment, &block,
+                  sizeof(block));
+        newest = block.magic == HINT_MAGIC && block.sequence > newest.sequence ? block : newest;
+    }
+    SOMETIMES(CLUSTER_SIM_CLOSED);
+    SIM_CHECK(node->flight_count == 0, "node %llu has closed, and its disk is at work",
+              (unsigned long long)node->id);
+    SIM_CHECK(!newest.clean || (newest.index == node->status.last && newest.index == node->status.applied),
+              "X2: node %llu closes clean at record %llu; its log ends at %llu", (unsigned long long)node->id,
+              (unsigned long long)newest.index, (unsigned long long)node->status.last);
+    if (newest.clean) {
+        SOMETIMES(CLUSTER_SIM_CLOSED_CLEAN);
+    }
+}
+
 void cluster_facts_step(struct cluster_node *node) {
     core_status_get(node->core, &node->status);
     const struct core_status *status = &node->status;

@@ -277,10 +277,24 @@ static void change_of_the_catalog_done_twice(void) {
               "W2: a change of the catalog is done again after another one");
 }
 
+// No clock ticks from the request to its answer: each step makes the next one possible.
+static void commit_needs_no_tick(void) {
+    begin();
+    region_ask(1, REQUEST_REGION_ACCESS, 0666);
+    pass(100, 0);
+    (void)answer(SHELF_OK);
+    write_ask(3);
+    settle(0);
+    SIM_CHECK(told_count == 1, "a commit waits for time to pass");
+    (void)answer(SHELF_OK);
+    SIM_CHECK(written(3) == 1, "W4: the request should be applied");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
 } schedules[] = {
+    {"a commit needs no tick", commit_needs_no_tick},
     {"refusal of an older epoch after the request was sent again", refusal_of_an_older_epoch},
     {"request again after its refusal", request_again_after_its_refusal},
     {"request of an earlier life of its node", request_of_an_earlier_life},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Named schedules of whole nodes: what happens when logs have been trimmed. Each is driven to where the rule decides.
+// Named schedules of whole nodes: what happens when logs have been trimmed, and when nodes are closed. Each is driven to where the
+// rule decides.
 
 #include <string.h>
 
@@ -286,6 +287,48 @@ static void later_checkpoint_in_the_transfer(void) {
     healed();
 }
 
+// A primary that is closed hands over: another one serves long before its silence would have been noticed.
+static void primary_closed(void) {
+    begin(3, 3, 2, 3);
+    uint64_t begin_ms = world.net.now_ms;
+    cluster_node_close(node_of(1));
+    while (!serves(2) && !serves(3)) {
+        SIM_CHECK(world.net.now_ms < begin_ms + 100, "nobody serves %llu ms after the primary was closed",
+                  (unsigned long long)(world.net.now_ms - begin_ms));
+        round_of(0, 0);
+    }
+    UNTIL(!node_of(1)->alive, 0, 0);
+    commits(serves(2) ? 2 : 3, 2);
+    cluster_node_start(node_of(1));
+    healed();
+}
+
+// Nobody is left to take over, or to commit what is in the log: a node closes all the same, and does not call it clean.
+static void closed_alone(void) {
+    begin(3, 3, 3, 3);
+    cluster_node_crash(node_of(2), false);
+    cluster_node_crash(node_of(3), false);
+    struct cluster_client *client = &world.clients[0];
+    uint64_t before = node_of(1)->status.last;
+    while (node_of(1)->status.last == before) { // a record that nobody else has
+        client->node = 1;
+        cluster_client_act(&world, 0);
+        round_of(0, 0);
+    }
+    uint64_t begin_ms = world.net.now_ms;
+    cluster_node_close(node_of(1));
+    while (node_of(1)->alive) {
+        SIM_CHECK(world.net.now_ms < begin_ms + 2500, "node 1 does not close");
+        round_of(0, 0);
+    }
+    for (uint64_t id = 1; id <= 3; id++) {
+        cluster_node_start(node_of(id));
+    }
+    UNTIL(serves(1) || serves(2) || serves(3), 0, 0);
+    commits(serves(1) ? 1 : serves(2) ? 2 : 3, 1);
+    healed();
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -295,6 +338,8 @@ static const struct {
     {"records received while installing a checkpoint", records_received_while_installing},
     {"parts of a checkpoint damaged on their way", damaged_parts},
     {"later checkpoint in the middle of a transfer", later_checkpoint_in_the_transfer},
+    {"primary closed, with others there", primary_closed},
+    {"node closed alone, with a record of open fate", closed_alone},
     {"power lost in the transfer of a checkpoint", power_lost_in_the_transfer},
     {"power lost when a checkpoint has been installed", power_lost_around_the_superblock},
 };

@@ -87,6 +87,8 @@
     X(INSTALL_MIXED, "D1: a transfer goes on with another checkpoint than it began with")             \
     X(INSTALL_LOG_EARLY, "D1: the old log goes before the new superblock is durable")                 \
     X(INSTALL_UNCHECKED, "D1: what arrives is not compared with its checksum")                        \
+    X(HANDED_OVER_LEADS_ON, "C2: a primary that has handed over leads the epoch of another")          \
+    X(CLOSED_CLEAN_ALWAYS, "X2: a hint says clean though a record is not applied")                    \
     X(TRIMMED_LAST_UNKNOWN, "D1: a log that was trimmed does not know the epoch of its last record")  \
     X(PENDING_NOT_LOOKED_UP, "K1: sequences are looked up in the image only")                         \
     X(FORWARDED_TWICE, "W1: a primary takes a round that it has taken already")                       \
@@ -98,7 +100,8 @@
     X(LOST_LEAD_SAYS_CONFLICT, "K3: refusals that rest on records which are not committed")           \
     X(CATALOG_SENT_AGAIN, "W2: a change of the catalog that may be done is sent to the next primary") \
     X(BELOW_WINDOW_ADMITTED, "K4: a sequence below the window is taken for a new one")                \
-    X(ANSWERED_BEFORE_APPLIED, "W4: an answer is told before the node has applied its record")
+    X(ANSWERED_BEFORE_APPLIED, "W4: an answer is told before the node has applied its record")        \
+    X(APPENDED_WAITS, "a record that is appended is sent with the next acknowledgement or tick only")
 
 enum mutant {
     MUTANT_NONE = 0,

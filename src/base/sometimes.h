@@ -117,6 +117,9 @@
     X(CLUSTER_APPLIED_FROM_MEMORY)        \
     X(CLUSTER_REGION_FOLLOWED)            \
     X(CLUSTER_FAR_SERVED)                 \
+    X(CLUSTER_HANDED_OVER)                \
+    X(CLUSTER_SIM_CLOSED)                 \
+    X(CLUSTER_SIM_CLOSED_CLEAN)           \
     X(CLUSTER_FAR_APPLIED)                \
     X(INSTALL_BEGUN)                      \
     X(INSTALL_RESUMED)                    \

@@ -41,7 +41,8 @@ void service_poll_hold(struct service *service, bool on);
 /* Looking up. UNAVAILABLE: nobody serves within the handle's deadline. */
 shelf_result service_checkpoint(struct service *service, uint64_t *ret_index);
 /* The node that the replica is of was the node at some moment after the call began: so what was acknowledged before is there.
- * (A dead node's memory looks no different, and there may be a next one already.) */
+ * (A dead node's memory looks no different, and there may be a next one already.) In a cluster: a majority has confirmed that the
+ * primary leads, after the call began, and all that was committed then is here. */
 shelf_result service_confirm(struct service *service);
 shelf_result service_info(struct service *service, struct shelf_info *ret_info);
 shelf_result service_cluster(struct service *service, struct shelf_cluster_info *ret_info);

@@ -4,6 +4,7 @@
  * before the answer has come is asked again at the next one: none of them changes anything.
  */
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -168,9 +169,30 @@ shelf_result service_region_get(struct service *service, uint32_t region,
     return region_ask(service, NULL, region, ret_info);
 }
 
+static void pause_ns(uint64_t time_ns) {
+    (void)nanosleep(&(struct timespec){.tv_nsec = (long)time_ns}, NULL);
+}
+
 shelf_result service_confirm(struct service *service) {
-    struct shelf_info info;
-    return atomic_load(&service->node) ? SHELF_OK : service_info(service, &info);
+    enum { AGAIN_NS = 2000000 };
+    uint64_t until_ns = world_monotonic_ns() + (uint64_t)service->options.commit_deadline_ms * 1000000;
+    struct node *node =
+        atomic_load(&service->node); /* a program never is a node of a cluster: it sees its own */
+    struct door_ask question = {0};
+    struct door_index answer = {.result = SHELF_OK};
+    shelf_result result = SHELF_OK;
+    while (result == SHELF_OK && !node) {
+        result =
+            ask_run(service, DOOR_FRESH, &question, &answer, sizeof(answer), sizeof(answer), NULL, &node);
+        if (result != SHELF_OK || node || answer.result != SHELF_UNAVAILABLE ||
+            world_monotonic_ns() >= until_ns)
+            break;
+        pause_ns(AGAIN_NS); /* nobody leads at the moment, or the set is being changed */
+    }
+    if (result == SHELF_OK && answer.result != SHELF_OK)
+        detail_set("no majority of the cluster has confirmed that what is read is the latest: %s",
+                   shelf_result_text((shelf_result)answer.result));
+    return result == SHELF_OK ? (shelf_result)answer.result : result;
 }
 
 shelf_result service_info(struct service *service, struct shelf_info *ret_info) {

@@ -76,7 +76,7 @@ shelf_result tx_begin(struct tx_host *host, unsigned flags, struct shelf_tx **re
     tx->dirty = false;
     tx->memo.address = 0;
     tx->hint_shift = 0;
-    /* Applied by this node is applied everywhere, as long as there is one: FRESH asks for nothing more. */
+    /* (For FRESH, the node has said that what is applied here is what is newest: service_confirm().) */
     tx_index_set(tx, atomic_load_explicit(&replica->image->applied, memory_order_acquire));
     *ret_tx = tx;
     return SHELF_OK;

@@ -53,6 +53,7 @@ struct shelfd {
     uint64_t watchdog_ms; /* 0: nobody waits for pings */
     shelf_result state;   /* of the node, as was told last */
     bool silent;
+    bool renewed;     /* the directory is to be opened again */
     char status[128]; /* that systemd was told last */
 };
 
@@ -293,7 +294,7 @@ static void silence_tell(struct shelfd *d, bool silent, uint32_t waited_ms) {
     }
 }
 
-/* Not OK: the node has stopped. UNAVAILABLE: whoever supervises this process starts it again, with a newer image. */
+/* Not OK: the node has stopped. UNAVAILABLE: the directory holds a newer image, and is to be opened again. */
 static shelf_result node_look(struct shelfd *d) {
     struct watch_answer answer;
     uint32_t limit_ms = d->watchdog_ms ? (uint32_t)min_u64(d->watchdog_ms / 4 + 1, ANSWER_MS) : ANSWER_MS;
@@ -303,9 +304,9 @@ static shelf_result node_look(struct shelfd *d) {
         return SHELF_OK;
     }
     if (answer.renewed) {
-        log_event(LOG_EVENT_FAILED, FIELD_TEXT("result", shelf_result_name(SHELF_UNAVAILABLE)),
-                  FIELD_TEXT("reason", answer.fault), FIELD_NUMBER("exit", SHELF_UNAVAILABLE));
+        log_event(LOG_EVENT_REOPENING, FIELD_TEXT("reason", answer.fault));
         (void)sd_notifyf(0, "STATUS=%s", answer.fault);
+        d->renewed = true;
         return SHELF_UNAVAILABLE;
     }
     if (answer.fault[0] || answer.info.state == SHELF_IO) {
@@ -353,10 +354,13 @@ static void member_end(struct shelfd *d) {
 }
 
 static shelf_result node_end(struct shelfd *d, shelf_result result) {
+    shelf_result closed = SHELF_OK;
     if (d->member) {
+        closed = result == SHELF_OK ? node_cluster_retire(d->node) : SHELF_OK;
         member_halt(d->member);
     }
-    shelf_result closed = node_close(d->node);
+    shelf_result node_closed = node_close(d->node);
+    closed = closed == SHELF_OK ? node_closed : closed;
     member_end(d);
     if (result != SHELF_OK) {
         return result; /* was told already */
@@ -433,6 +437,15 @@ undo_member:
     return result;
 }
 
+/* The same process begins anew: whoever looks after it by its number need not know. Sockets that systemd has passed would be lost on the
+ * way, so then it ends, and is started again. */
+static void begin_anew(const struct shelfd *d, char **argv) {
+    uint32_t passed = d->sockets.count - (d->sockets.path != NULL);
+    if (d->renewed && passed == 0) {
+        (void)execv("/proc/self/exe", argv);
+    }
+}
+
 static int config_wrong(const struct config *config) {
     (void)fprintf(stderr, "shelfd: %s\n", config->why);
     return SHELF_INVALID;
@@ -469,5 +482,7 @@ int main(int argc, char **argv) {
         log_event(LOG_EVENT_VARIABLE_UNKNOWN, FIELD_TEXT("text", config.unknown));
     }
     process_prepare();
-    return (int)shelfd_run(&shelfd);
+    shelf_result result = shelfd_run(&shelfd);
+    begin_anew(&shelfd, argv);
+    return (int)result;
 }

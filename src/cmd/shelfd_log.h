@@ -51,6 +51,8 @@ extern const char *const log_format_words[]; /* the same */
     X(NODE_SILENT, "node-silent", ERROR, "the node has not answered in time; no watchdog pings")           \
     X(NODE_ANSWERS, "node-answers", INFO, "it does again")                                                 \
     X(DISK_FAULT, "disk-fault", ERROR, "the disk failed; the node has stopped and shelfd ends with 17")    \
+    X(REOPENING, "reopening", INFO,                                                                        \
+      "another node's checkpoint was installed: the directory is opened again")                            \
     X(STOPPING, "stopping", INFO, "a signal: it ends; a lone node writes a checkpoint first")              \
     X(STOPPED, "stopped", INFO, "the directory is free")                                                   \
     X(QUIT, "quit", WARNING, "a signal while it opened or stopped: ended at once, without a checkpoint")   \

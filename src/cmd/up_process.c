@@ -48,11 +48,20 @@ static uint64_t began_read(int64_t process) {
     return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
+enum { ARGUMENTS_MAX = 40 };
+
 int up_process_start(const char *const arguments[], const char *log, struct up_process *ret_process) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none;
     pid_t process;
+    char *copies[ARGUMENTS_MAX + 1] = {NULL}; /* posix_spawn wants them so, and leaves them alone */
+    if (!arguments[0]) {
+        return EINVAL;
+    }
+    for (int i = 0; i < ARGUMENTS_MAX && arguments[i]; i++) {
+        memcpy(&copies[i], &arguments[i], sizeof(copies[i]));
+    }
     (void)sigemptyset(&none);
     (void)posix_spawn_file_actions_init(&actions);
     (void)posix_spawnattr_init(&attributes);
@@ -61,8 +70,7 @@ int up_process_start(const char *const arguments[], const char *log, struct up_p
     (void)posix_spawn_file_actions_adddup2(&actions, 1, 2);
     (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
     (void)posix_spawnattr_setsigmask(&attributes, &none);
-    int error = posix_spawnp(&process, arguments[0], &actions, &attributes,
-                             (char *const *)(uintptr_t)arguments, environ);
+    int error = posix_spawnp(&process, copies[0], &actions, &attributes, copies, environ);
     (void)posix_spawn_file_actions_destroy(&actions);
     (void)posix_spawnattr_destroy(&attributes);
     if (error == 0) {

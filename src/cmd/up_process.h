@@ -18,7 +18,7 @@ struct up_process {
     char boot[UP_BOOT_MAX];
 };
 
-/* Starts a program without a terminal, in a session of its own; what it says is appended to `log`. 0, or an error number. */
+/* Up to 40 arguments. Starts a program without a terminal, in a session of its own; what it says is appended to `log`. 0, or an error number. */
 int up_process_start(const char *const arguments[], const char *log, struct up_process *ret_process);
 bool up_process_lives(const struct up_process *process);
 /* Returns whether it has ended within that time; if it did not live, at once. Without `signal` (0) only waits. */

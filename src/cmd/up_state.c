@@ -39,11 +39,10 @@ static json_t *process_json(const struct up_process *process) {
                      (json_int_t)process->began, "boot", process->boot);
 }
 
-static bool process_parse(const json_t *object, struct up_process *ret_process) {
+static bool process_parse(json_t *object, struct up_process *ret_process) {
     json_int_t process, began;
     const char *boot;
-    if (json_unpack((json_t *)(uintptr_t)object, "{s:I, s:I, s:s}", "process", &process, "began", &began,
-                    "boot", &boot) != 0 ||
+    if (json_unpack(object, "{s:I, s:I, s:s}", "process", &process, "began", &began, "boot", &boot) != 0 ||
         process < 0 || process > INT32_MAX || began < 0 || strlen(boot) >= sizeof(ret_process->boot)) {
         return false;
     }

@@ -117,7 +117,7 @@ static bool set_wanted(struct group_node *group, struct configuration *wanted) {
 
 void change_tick(struct group_node *group) {
     struct configuration wanted;
-    if (group->swapping || group->promised != group->epoch) {
+    if (group->swapping || group->promised != group->epoch || group->retires) {
         return;
     }
     bool any = set_wanted(group, &wanted);
@@ -167,4 +167,46 @@ void change_won(struct group_node *group) {
 
 void change_lost(struct group_node *group) {
     group->hold = false; /* a higher epoch is known now: it steps down, or a planted bug is at work */
+}
+
+/* ---- Another primary ---------------------------------------------------------------------------------------------- */
+
+void group_retire(struct group_node *group) {
+    group->retires = true;
+    if (group->hold && !group->swapping) {
+        group->hold = false; /* S1: nothing was sent */
+        lead_commit(group);
+    }
+    if (group->role == GROUP_SUSPECTS || group->role == GROUP_ASKS || group->role == GROUP_FETCHES) {
+        group_step_down(group);
+    }
+}
+
+/* No change of the set, and nothing to be held or checked: nobody leads the epoch of this swap, and the takeover that follows
+ * asks r members as any other. The member that is named should have everything, or it would have to fetch it. */
+void group_hand_over(struct group_node *group) {
+    uint64_t last = group->host.log_last(group->host.context).index;
+    const struct group_peer *best = NULL;
+    for (uint32_t i = 0; i < ARRAY_COUNT(group->peers); i++) {
+        const struct group_peer *peer = &group->peers[i];
+        bool alive = peer->id.node != 0 && peer->member && peer->known &&
+                     group->now_ms - peer->heard_ms < 3 * group->config.heartbeat_ms;
+        if (alive && peer->acked >= last && (best == NULL || peer->heard_ms > best->heard_ms)) {
+            best = peer;
+        }
+    }
+    if (group->role != GROUP_LEADS || group->swapping || best == NULL) {
+        return;
+    }
+    struct configuration wanted = group->known;
+    wanted.epoch = group->epoch + 1;
+    wanted.primary = best->id.node;
+    memset(wanted.nonce, 0, sizeof(wanted.nonce)); /* C2: of no process */
+    group_swap(group, &wanted);
+}
+
+void group_let_go(struct group_node *group) {
+    if (group->role == GROUP_LEADS) {
+        group_step_down(group);
+    }
 }

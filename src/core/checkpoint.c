@@ -568,9 +568,7 @@ static void state_enter_next(struct core *core) {
 
 static bool checkpoint_should_begin(const struct core *core) {
     const struct checkpoint *checkpoint = &core->checkpoint;
-    const struct log *log = &core->log;
-    bool ends = core->closed ||
-                (core->closing && log->hint.busy && ((const struct hint_block *)log->hint_block)->clean);
+    bool ends = core->closed || core->closing_hint;
     if (!core->open || checkpoint->state != CHECKPOINT_IDLE || checkpoint->answer || ends) {
         return false;
     }

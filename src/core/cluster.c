@@ -276,7 +276,7 @@ void cluster_on_event(struct core *core, const struct event *event) {
     struct cluster *cluster = &core->cluster;
     if (event->kind == EVENT_READ) {
         on_read(core, event->token);
-    } else if (!cluster->running || core->stopped || install_ends(core)) {
+    } else if (!cluster->running || core->stopped || install_ends(core) || retire_rests(core)) {
         return;
     } else if (event->kind == EVENT_MESSAGE) {
         on_message(core, event->message);
@@ -309,7 +309,7 @@ void cluster_tick(struct core *core, const struct event *event) {
         retries(core);
         forward_tick(core);
         install_tick(core);
-        if (!install_ends(core)) {
+        if (!install_ends(core) && !retire_rests(core)) {
             group_tick(&core->cluster.group, core->cluster.now_ms);
         }
         cluster_contact(core);
@@ -329,9 +329,9 @@ void cluster_appended(struct core *core) {
     tail_add(core, &core->log.last, begin, core->log.head, core->log.head_place);
 }
 
-/* Before it is on this node's own disk: that counts by what is durable there (L4), as every other. */
+/* K4. Before it is on this node's own disk: that counts by what is durable there (L4), as every other. */
 void cluster_sent(struct core *core) {
-    if (core->cluster.running && !core->stopped) {
+    if (core->cluster.running && !core->stopped && !MUTANT(APPENDED_WAITS)) {
         group_on_appended(&core->cluster.group);
     }
 }
@@ -412,4 +412,5 @@ void cluster_go_on(struct core *core) {
     }
     forward_continue(core);
     forwarded_continue(core);
+    retire_continue(core);
 }

@@ -19,12 +19,14 @@
  *     donate.c     parts of the own checkpoint, for peers that the log does not reach any more
  *     install.c    a peer's checkpoint becomes the own one: the transfer; install_end.c: from the disk to the superblock
  *     anew.c       recovery: the log begins anew behind such a checkpoint
+ *     retire.c     the node is closed
  *     forward.c    requests of programs on this node, to whoever leads
  *     forwarded.c  ... and at the primary
  *
  *   K1  applied <= commit, and applied <= what is durable here. Nothing else is shown (C2).
  *   K2  At most one record is on its way to the disk (C1), whoever it came from.
  *   K3  The log is changed by one of: the primary's batches, records received, a cut. cluster_settled() keeps them apart.
+ *   K4  A record that is appended is on its way to the others in the same step, and before the own write begins.
  */
 #ifndef CORE_CLUSTER_H
 #define CORE_CLUSTER_H
@@ -147,6 +149,8 @@ struct waiting_read { /* EVENT_READ */
 
 enum abdication { ABDICATION_NONE = 0, ABDICATION_ANSWERS, ABDICATION_IOS, ABDICATION_REGIONS };
 
+enum retire_state { RETIRE_NONE = 0, RETIRE_DRAINS, RETIRE_HANDS_OVER, RETIRE_LINGERS, RETIRE_RESTS };
+
 struct cluster {
     bool on;
     bool running; /* the log's end is known: the group lives */
@@ -203,6 +207,9 @@ struct cluster {
     uint32_t limbo_region;
     struct donate donate;
     struct install install;
+    /* retire.c */
+    uint32_t retire; /* enum retire_state */
+    uint64_t retire_ms, retire_last;
     /* forward.c, forwarded.c */
     struct forwarding forwarding;
     struct forwarder *forwarders; /* FORWARDERS_MAX */
@@ -274,6 +281,12 @@ void install_region_pass(struct core *core);
 uint32_t install_block_pages(const struct roots_region *entry, uint32_t block);
 /* From the next page in [*from, end) that has a slot: so many have the same. 0: none has one. */
 uint32_t install_run(const struct page_entry *pages, uint32_t *from, uint32_t end);
+
+/* retire.c */
+void retire_continue(struct core *core);
+bool retire_rests(const struct core *core); /* nothing is heard or said any more */
+bool retire_done(const struct core *core);
+bool retire_clean(const struct core *core); /* may the hint say that nothing follows? */
 
 /* anew.c */
 bool anew_next(struct core *core, struct recovery_io *rio);

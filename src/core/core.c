@@ -381,14 +381,17 @@ static void go_on(struct core *core, const struct event *event) {
     }
     bool idle = !core_log_busy(core) && core->log.applying == NULL && !core_work_pending(core) &&
                 core->control.state == CONTROL_IDLE && core->checkpoint.state == CHECKPOINT_IDLE &&
-                !core->checkpoint.wanted && !core->remove_io.busy && !install_holds_checkpoint(core);
+                !core->checkpoint.wanted && !core->remove_io.busy && !install_holds_checkpoint(core) &&
+                retire_done(core);
     if (core->closing && !core->closed && idle && !core->stopped) {
         if (core->close_checkpoint && checkpoint_dirty(core)) {
             core->close_checkpoint = false;
             core->checkpoint.wanted = true;
             checkpoint_continue(core);
-        } else if (!core->log.hint.busy && !core->log.zero.busy && !core->log.reserve.busy) {
-            log_hint_write(core, true); /* log_on_hint() sets closed */
+        } else if (!core->closing_hint && !core->log.hint.busy && !core->log.zero.busy &&
+                   !core->log.reserve.busy) {
+            log_hint_write(core, retire_clean(core)); /* log_on_hint() sets closed */
+            core->closing_hint = true;
         }
     }
 }

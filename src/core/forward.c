@@ -438,14 +438,20 @@ void forward_on_answer(struct core *core, const struct peer_message *message) {
         return;
     }
     struct forward *forward = forwarding->rounds[message->round % FORWARD_WINDOW];
-    if (forward == NULL || forward->round != message->round || message->body == NULL) {
+    if (forward == NULL || forward->round != message->round) {
         return;
     }
-    struct reply reply;
-    memcpy(&reply, message->body, sizeof(reply));
+    struct reply reply = {0};
+    if (message->body != NULL) {
+        memcpy(&reply, message->body, sizeof(reply));
+    }
     bool old = message->link != forward->sent_link || message->epoch < forward->sent_epoch;
     if (old && !MUTANT(OLD_REFUSAL_TAKEN)) { /* W3 */
         SOMETIMES(FORWARD_OLD_ANSWER_IGNORED);
+        return;
+    }
+    if (message->flags & PEER_FLAG_NO) { /* there was no room for it */
+        forward->sent_ms = 0;            /* again at the next tick */
         return;
     }
     if (message->commit > core->applied) {

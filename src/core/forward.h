@@ -130,7 +130,7 @@ uint32_t forward_replies(struct core *core, struct reply *replies, uint32_t coun
 #define TOKEN_FORWARDED ((uint64_t)1 << 63) /* of what came from another node */
 void forwarded_on_message(struct core *core, const struct peer_message *message);
 void forwarded_reply(struct core *core, const struct reply *reply);
-void forwarded_drop(struct core *core, uint64_t token); /* is not answered: it comes again */
+void forwarded_drop(struct core *core, uint64_t token); /* not now: it comes again */
 void forwarded_continue(struct core *core);
 
 #endif

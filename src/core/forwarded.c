@@ -3,7 +3,7 @@
  * forwarded.c: requests of programs on other nodes, at the primary. See forward.h; it keeps W1.
  *
  * Under a link every round has one place of the window until the sender says that it is done. What cannot be admitted now is
- * forgotten again, as if it had got lost on the way: the sender sends it later.
+ * forgotten again, as if it had got lost on the way, and the sender is told so.
  */
 #include "core/group_state.h"
 #include "core/state.h"
@@ -50,20 +50,25 @@ void forwarded_reply(struct core *core, const struct reply *reply) {
     answer_due(forwarder, forwarded);
 }
 
-void forwarded_drop(struct core *core, uint64_t token) {
-    struct forwarder *forwarder;
-    struct forwarded *forwarded = forwarded_find(core, token, &forwarder);
-    if (forwarded != NULL) {
-        forwarded->state = FORWARDED_NONE;
-    }
-}
-
 static struct peer_message answer_message(const struct core *core, const uint8_t nonce[16], uint64_t epoch,
                                           uint64_t link) {
     struct peer_message message = group_message(&core->cluster.group, PEER_ANSWER, epoch);
     memcpy(message.nonce, nonce, sizeof(message.nonce));
     message.link = link;
     return message;
+}
+
+void forwarded_drop(struct core *core, uint64_t token) {
+    struct forwarder *forwarder;
+    struct forwarded *forwarded = forwarded_find(core, token, &forwarder);
+    if (forwarded != NULL) {
+        forwarded->state = FORWARDED_NONE;
+        struct peer_message message =
+            answer_message(core, forwarder->nonce, forwarded->epoch, forwarder->link);
+        message.flags = PEER_FLAG_NO;
+        message.round = forwarded->round;
+        cluster_letter(core, forwarder->node, &message);
+    }
 }
 
 static void answers_send(struct core *core, struct forwarder *forwarder) {

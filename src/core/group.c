@@ -179,7 +179,12 @@ void group_swap(struct group_node *group, const struct configuration *wanted) {
 static void swap_settled(struct group_node *group, bool won, const struct configuration *present) {
     bool change = group->role == GROUP_LEADS;
     group->swapping = group->swap_unknown = false;
-    if (won && change) {
+    if (won && change && group->wanted.primary != group->config.node && !MUTANT(HANDED_OVER_LEADS_ON)) {
+        group_adopt(group, &group->wanted);
+        struct peer_message message = group_message(group, PEER_JOIN, group->known.epoch);
+        message.commit = group->commit;
+        group_send(group, group->known.primary, &message); /* it learns of it at once */
+    } else if (won && change) {
         change_won(group);
     } else if (won) {
         group->known = group->wanted;

@@ -105,6 +105,7 @@ struct group_peer {
 struct group_promise { /* the answer of a member to the candidate */
     bool given;
     struct log_mark last;
+    uint64_t commit; /* it knows as committed */
 };
 
 struct group_node {
@@ -127,6 +128,7 @@ struct group_node {
     uint64_t checked; /* our log is the leader's up to here (rule L2) */
     uint64_t heard_ms, backoff_ms;
     bool resigned; /* gave the lead up by itself: others first */
+    bool retires;  /* it is about to be closed: never tries to lead, changes no set */
     uint64_t sent_ms;
 
     /* Suspicion and takeover. */
@@ -166,6 +168,12 @@ void group_on_promise(struct group_node *group, uint64_t epoch);
 void group_on_swap(struct group_node *group, enum swap_result result, const struct configuration *present);
 void group_on_register(struct group_node *group, const struct configuration *present);
 void group_tick(struct group_node *group, uint64_t now_ms); /* at least every heartbeat_ms / 2 */
+
+/* The node is about to be closed. */
+void group_retire(struct group_node *group);
+/* ... and leads: the register is to name another member, which has all that is in this log. Tried again by calling it again. */
+void group_hand_over(struct group_node *group);
+void group_let_go(struct group_node *group); /* leads no more, whoever comes next */
 
 /* May requests be admitted now (rule T5)? */
 bool group_serves(const struct group_node *group);

@@ -391,7 +391,7 @@ void log_on_hint(struct core *core, struct io *io) {
     } else if (core_io_failed(core, io, "hint")) {
         return;
     }
-    if (core->closing && ((struct hint_block *)core->log.hint_block)->clean) {
+    if (core->closing_hint) {
         core->closed = true;
     }
 }

@@ -371,7 +371,8 @@ struct core {
     bool open;    /* recovery is over: the image may be read, checkpoints are made */
     bool serving; /* requests are admitted */
     bool closing, close_checkpoint, closed;
-    bool defer_apply; /* in this step */
+    bool closing_hint; /* the last one is on its way */
+    bool defer_apply;  /* in this step */
     bool hold_checkpoint;
     struct core_fault fault;
     bool stopped;

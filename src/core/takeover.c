@@ -234,7 +234,9 @@ void takeover_on_promise(struct group_node *group, const struct peer_message *me
         return;
     }
     group->promises[place] =
-        (struct group_promise){.given = true, .last = {.index = message->last, .epoch = message->last_epoch}};
+        (struct group_promise){.given = true,
+                               .last = {.index = message->last, .epoch = message->last_epoch},
+                               .commit = message->commit};
     takeover_own_promise(group);
 }
 
@@ -261,8 +263,16 @@ void takeover_on_fetch(struct group_node *group, const struct peer_message *mess
     host->send(host->context, message->from, &answer, message->index < last.index);
 }
 
+/* What the source knows as committed is, and up to `fetch_checked` its log is the own one. (A log that is full of what may be
+ * committed or not has no room for more.) */
+static void fetch_commit(struct group_node *group) {
+    uint64_t known = min_u64(group->promises[group->source].commit, group->fetch_checked);
+    group_commit_set(group, min_u64(known, group->host.log_durable(group->host.context)));
+}
+
 /* Everything that the best log had is here? */
 static void fetch_end(struct group_node *group) {
+    fetch_commit(group);
     uint64_t end = group->promises[group->source].last.index;
     if (group->fetch_checked >= end && group->host.log_durable(group->host.context) >= end &&
         group->host.log_ready(group->host.context)) {
@@ -312,7 +322,7 @@ void takeover_tick(struct group_node *group) {
     bool due = group->now_ms - group->sent_ms >= group->config.heartbeat_ms;
     switch (group->role) {
     case GROUP_FOLLOWS:
-        if (!group_is_member(group) || disk_hangs(group)) {
+        if (!group_is_member(group) || disk_hangs(group) || group->retires) {
             break;
         }
         if (is_named(group) && !group->resigned) {

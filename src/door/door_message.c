@@ -5,7 +5,7 @@
  *   M1  A packet has exactly the size of its kind, and no descriptors with it; else the client has broken a rule.
  *   M2  While an answer waits for the client to read, nothing more is read from it; after UNREAD_MS it is disconnected.
  *       So a client costs at most the answers to what it may ask at once.
- *   M3  The answer to CHECKPOINT comes when the node has it; all others within this thread.
+ *   M3  The answers to CHECKPOINT and FRESH come when the node has them; all others within this thread.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -119,10 +119,11 @@ void messages_free(struct client *client) {
     }
 }
 
-/* ---- Checkpoints -------------------------------------------------------------------------------------------------- */
+/* ---- What takes the node a while -------------------------------------------------------------------------------------------------- */
 
-static void index_send(struct client *client, uint64_t id, uint32_t result, uint32_t reason, uint64_t index) {
-    const struct door_index answer = {.message = {.size = sizeof(answer), .kind = DOOR_CHECKPOINT, .id = id},
+static void index_send(struct client *client, uint16_t kind, uint64_t id, uint32_t result, uint32_t reason,
+                       uint64_t index) {
+    const struct door_index answer = {.message = {.size = sizeof(answer), .kind = kind, .id = id},
                                       .result = result,
                                       .reason = reason,
                                       .index = index};
@@ -152,13 +153,15 @@ static void ask_done(struct node_request *first) {
     }
 }
 
-static void checkpoint_ask(struct client *client, uint64_t id) {
+static void ask_begin(struct client *client, uint16_t kind, uint64_t id) {
     struct ask *ask = calloc(1, sizeof(*ask));
     if (!ask) {
-        index_send(client, id, SHELF_NO_MEMORY, REASON_NONE, 0);
+        index_send(client, kind, id, SHELF_NO_MEMORY, REASON_NONE, 0);
         return;
     }
     ask->request.done = ask_done;
+    ask->request.fresh = kind == DOOR_FRESH;
+    ask->kind = kind;
     ask->client = client;
     ask->id = id;
     list_init(&ask->link);
@@ -166,8 +169,19 @@ static void checkpoint_ask(struct client *client, uint64_t id) {
     client->ask_count++;
     client->door->ask_count++;
     (void)atomic_fetch_add_explicit(&client->references, 1, memory_order_relaxed);
-    node_disk_hope(client->node);
+    if (kind == DOOR_CHECKPOINT) {
+        node_disk_hope(client->node);
+    }
     node_post(client->node, &ask->request);
+}
+
+/* Who has attached to a lone node sees all that was acknowledged, at once. */
+static void fresh_ask(struct client *client, uint64_t id) {
+    if (node_is_alone(client->node)) {
+        index_send(client, DOOR_FRESH, id, SHELF_OK, REASON_NONE, 0);
+    } else {
+        ask_begin(client, DOOR_FRESH, id);
+    }
 }
 
 static void ask_forget(struct ask *ask) {
@@ -192,7 +206,7 @@ void asks_finish(struct client *client) {
         if (!ask->answered) {
             ask_forget(ask);
             bool stopped = reply->reason == REASON_NODE_STOPPED;
-            index_send(client, ask->id, stopped ? SHELF_IO : reply->result, reply->reason,
+            index_send(client, ask->kind, ask->id, stopped ? SHELF_IO : reply->result, reply->reason,
                        reply->receipt.index);
         }
         free(ask);
@@ -202,8 +216,10 @@ void asks_finish(struct client *client) {
 void asks_give_up(struct client *client) {
     LIST_FOREACH(link, &client->asks) {
         struct ask *ask = LIST_ENTRY(link, struct ask, client_link);
-        ask_forget(ask);
-        index_send(client, ask->id, SHELF_NO_SPACE, REASON_DISK_FULL, 0);
+        if (ask->kind == DOOR_CHECKPOINT) {
+            ask_forget(ask);
+            index_send(client, ask->kind, ask->id, SHELF_NO_SPACE, REASON_DISK_FULL, 0);
+        }
     }
 }
 
@@ -303,10 +319,13 @@ static void answer(struct client *client, const struct door_ask *ask) {
         cluster_answer(client, ask);
         break;
     case DOOR_CHECKPOINT:
+    case DOOR_FRESH:
         if (client->ask_count == DOOR_ASKS_MAX) {
             client_break(client, "it asks too much at once");
+        } else if (ask->message.kind == DOOR_FRESH) {
+            fresh_ask(client, ask->message.id);
         } else {
-            checkpoint_ask(client, ask->message.id);
+            ask_begin(client, DOOR_CHECKPOINT, ask->message.id);
         }
         break;
     case DOOR_HELLO:

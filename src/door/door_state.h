@@ -59,6 +59,7 @@ struct ask {
     struct list link; /* in client.asks_done; guarded by its lock */
     struct client *client;
     uint64_t id;
+    uint16_t kind;           /* CHECKPOINT, FRESH */
     bool answered;           /* the disk is full: the client has been told */
     struct list client_link; /* in client.asks */
 };

@@ -473,7 +473,17 @@ static shelf_result close_wait(struct node *node) {
     }
 }
 
-/* As if it were killed, which is always safe. Ios that are under way end, and nobody hears of them. */
+/* While its peers and the coordinator are there: hands over if it leads, writes a checkpoint, closes. */
+shelf_result node_cluster_retire(struct node *node) {
+    node_cluster_end(node, (node->options.flags & SHELF_OPEN_NO_CHECKPOINT) == 0);
+    shelf_result result = close_wait(node);
+    if (result == SHELF_NO_SPACE) {
+        detail_set("no checkpoint was written: the disk is full");
+    }
+    return result;
+}
+
+/* Else, or after that: as if it were killed, which is always safe. Ios that are under way end, and nobody hears of them. */
 static void cluster_close(struct node *node) {
     core_enter(node);
     if (!node->stopped) {

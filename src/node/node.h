@@ -23,7 +23,8 @@ struct node;
 
 struct node_request {
     struct node_request *next; /* the node's; in `done`, the next one of the chain */
-    const void *bytes;         /* a request of wire/request.h; valid until it is done */
+    const void *bytes; /* a request of wire/request.h; valid until it is done. NULL: a checkpoint, or */
+    bool fresh;        /* ... that a linearizable read may begin in the image (rule R1), of a cluster only */
     size_t size;
     const struct credentials
         *credentials; /* of who submits, valid until it is done; NULL: the node's own program */
@@ -138,9 +139,13 @@ void node_cluster_message(struct node_driver *driver, const struct peer_message 
 void node_cluster_swap(struct node *node, enum swap_result result, const struct configuration *present);
 void node_cluster_register(struct node *node, const struct configuration *present);
 void node_cluster_tick(struct node *node); /* at least every half heartbeat */
+/* Before the driver ends, if the node is to be closed and not only left: it hands the lead over, writes a checkpoint, and takes no
+ * part any more. No call may come any more. Returns when that is done, or cannot be; node_close() is still to be called. */
+shelf_result node_cluster_retire(struct node *node);
 
 void node_cluster_get(struct node *node, struct core_cluster *ret_cluster);
-/* False: the node is alone. */
+bool node_is_alone(const struct node *node);
+/* False: it is. */
 bool node_cluster_info(struct node *node, struct shelf_cluster_info *ret_info);
 
 #endif

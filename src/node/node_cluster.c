@@ -63,10 +63,18 @@ void node_cluster_tick(struct node *node) {
     cluster_step(node, NULL, &(struct event){.kind = EVENT_TICK, .group_only = true});
 }
 
+void node_cluster_end(struct node *node, bool checkpoint) {
+    cluster_step(node, NULL, &(struct event){.kind = EVENT_CLOSE, .checkpoint = checkpoint});
+}
+
 void node_cluster_get(struct node *node, struct core_cluster *ret_cluster) {
     core_enter(node);
     core_cluster_get(node->core, ret_cluster);
     (void)core_leave(node, NULL);
+}
+
+bool node_is_alone(const struct node *node) {
+    return node->cluster == NULL;
 }
 
 bool node_cluster_info(struct node *node, struct shelf_cluster_info *ret_info) {

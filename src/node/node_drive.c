@@ -396,7 +396,9 @@ static void admit(struct node *node, struct node_request *request, bool more) {
     request->reply.token = token;
     uint32_t building = atomic_load_explicit(&node->building, memory_order_relaxed);
     atomic_store_explicit(&node->building, building + 1, memory_order_relaxed);
-    struct event event = {.kind = request->bytes ? EVENT_SUBMIT : EVENT_CHECKPOINT,
+    struct event event = {.kind = request->bytes   ? EVENT_SUBMIT
+                                  : request->fresh ? EVENT_READ
+                                                   : EVENT_CHECKPOINT,
                           .request = request->bytes,
                           .request_size = request->size,
                           .token = token,

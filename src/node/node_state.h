@@ -193,4 +193,7 @@ void wakes_do(struct node *node, const struct wakes *wakes);
 
 void fault_describe(struct node *node);
 
+/* node_cluster.c: EVENT_CLOSE */
+void node_cluster_end(struct node *node, bool checkpoint);
+
 #endif

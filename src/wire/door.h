@@ -43,6 +43,7 @@ enum door_kind {
     DOOR_CHECKPOINT, /* door_ask -> door_index, when it is durable */
     DOOR_CLIENTS,    /* door_ask: clients from that id on -> door_clients */
     DOOR_CLUSTER,    /* door_ask -> door_cluster */
+    DOOR_FRESH,      /* door_ask -> door_index, when a linearizable read may begin in the replica */
 };
 
 struct door_message {

@@ -54,8 +54,8 @@ static const struct kind kinds[PEER_KIND_END] = {
     [PEER_FETCHED] = {FIELD_EPOCH | FIELD_INDEX | FIELD_LAST, PEER_FLAG_BEHIND, BODY_RECORD},
     [PEER_FORWARD] = {FIELD_EPOCH | FIELD_NONCE | FIELD_INDEX | FIELD_ROUND | FIELD_LINK | FIELD_DONE, 0,
                       BODY_REQUEST},
-    [PEER_ANSWER] = {FIELD_EPOCH | FIELD_NONCE | FIELD_COMMIT | FIELD_ROUND | FIELD_LINK, PEER_FLAG_BEHIND,
-                     BODY_REPLY},
+    [PEER_ANSWER] = {FIELD_EPOCH | FIELD_NONCE | FIELD_COMMIT | FIELD_ROUND | FIELD_LINK,
+                     PEER_FLAG_NO | PEER_FLAG_BEHIND, BODY_REPLY},
     [PEER_OFFER] = {FIELD_EPOCH | FIELD_INDEX, 0, BODY_CHECKPOINT},
     [PEER_PART_ASK] = {FIELD_EPOCH | FIELD_INDEX, 0, BODY_PART_ASK},
     [PEER_PART] = {FIELD_EPOCH | FIELD_INDEX, PEER_FLAG_BEHIND, BODY_PART},
@@ -280,7 +280,7 @@ static const char *request_problem(const void *body, size_t size) {
 
 static const char *reply_problem(const struct peer_header *header, const void *body) {
     struct reply reply;
-    if (header->body_size != ((header->flags & PEER_FLAG_BEHIND) ? 0 : sizeof(reply))) {
+    if (header->body_size != (header->flags != 0 ? 0 : sizeof(reply))) {
         return "an answer has the wrong size";
     }
     if (header->body_size == 0) {

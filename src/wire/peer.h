@@ -21,7 +21,7 @@
  *                                                         below `done` are settled, `index` is what the sender has applied.
  *                                                         Without a request: a linearizable read; without a round: "a link, please"
  *     ANSWER          primary -> any          reply or -  to FORWARD `round`, when the primary had applied `commit`. BEHIND: no
- *                                                         answer; `link` is the one to be used
+ *                                                         answer; `link` is the one to be used. NO: not now, send it again soon
  *     OFFER           primary -> peer         checkpoint  "your next record is not in my log any more; I have a checkpoint of `index`"
  *     PART_ASK        peer -> donor           part        "these bytes of your checkpoint of `index`, please"
  *     PART            donor -> peer           part, bytes, or the part alone: "that is not my checkpoint any more" (rule D1)
@@ -65,7 +65,8 @@ enum peer_kind {
 };
 
 enum peer_flag {
-    PEER_FLAG_NO = 1, /* ACK, PROMISE: refused, `epoch` is the sender's promise. SUSPECT_ANSWER: it lives */
+    /* ACK, PROMISE: refused, `epoch` is the sender's promise. SUSPECT_ANSWER: it lives. ANSWER: no room now */
+    PEER_FLAG_NO = 1,
     /* ACK: the record before the one sent is not here; FETCHED, PART: it is not there any more; ANSWER: the link is another one */
     PEER_FLAG_BEHIND = 2,
     PEER_FLAGS_ALL = 3,

@@ -45,9 +45,36 @@ def test_commit_and_read(cluster):
         check(status['in_sync'] == 3 and status['part'] == ('primary' if node is primary else 'backup') and
               status['primary'] == primary.number and status['well'] and status['may_fail'] == 1,
               f'{node} knows the cluster', json.dumps(status))
+    backup = next(node for node in cluster.nodes if node is not primary)
+    check(backup.put('pear', '80') and backup.get('pear') == '80', 'a commit at a backup, which then reads it')
     text = primary.shelf('status').stdout
     check(f'this is node {primary.number}, primary' in text and 'any one node' in text and 'all is well' in text and
           '3 of 3' in text, 'status in words', text)
+
+
+def test_fresh(cluster):
+    """What was acknowledged at one node is there for a transaction with SHELF_FRESH that begins at another one later."""
+    script = '''
+import sys
+import shelf
+here, there = (shelf.open("unix:" + path + "/sock") for path in sys.argv[1:])
+with here, there:
+    for number in range(200):
+        with here.transaction() as tx:
+            tx.map(here.region("shop"), "map")["fresh"] = b"%d" % number
+        with there.transaction(read_only=True, fresh=True) as tx:
+            value = tx.map(there.region("shop"), "map")["fresh"]
+            assert value == b"%d" % number, (number, value)
+print("fresh")
+'''
+    tree = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'python')
+    python = {**environment, 'PYTHONPATH': tree, 'PYTHONDONTWRITEBYTECODE': '1',
+              'SHELF_LIBRARY': os.path.join(os.path.dirname(PROGRAMS[1]), 'libshelf.so.0')}
+    primary = cluster.led()
+    first, second = [node for node in cluster.nodes if node is not primary]
+    for here, there in (primary, first), (first, second), (second, primary):
+        done = run([sys.executable, '-c', script, here.data, there.data], env=python)
+        check(done.stdout == 'fresh\n', f'fresh at {there} after {here}', done.stderr)
 
 
 def test_kill_primary(cluster):
@@ -150,6 +177,27 @@ def test_all_restart_without_etcd(cluster):
     cluster.etcd.start()
     cluster.settle()
     cluster.put('again', 'all')
+
+
+def test_catch_up_by_checkpoint(cluster):
+    """A node that was away until the primary's log did not reach back to it any more."""
+    primary = cluster.led()
+    node = next(node for node in cluster.nodes if node is not primary)
+    node.end()
+    done = primary.shelf('create', 'big', '48M')
+    check(done.returncode == OK, 'a large region', done.stderr)
+    value = path('value')
+    for number in range(24):
+        with open(value, 'wb') as file:
+            file.write(b'%08d' % number * (1 << 20))
+        with open(value, 'rb') as file:
+            done = run([PROGRAMS[1], 'put', primary.data, 'big/map', 'value', '-'], stdin=file, env=environment)
+        check(done.returncode == OK, 'a large value', done.stderr)
+    before = len(node.events())
+    node.start()
+    cluster.settle()
+    cluster.until(lambda: (node.get('value', 'big/map') or '')[-8:] == '00000023', 'it to have the last one')
+    check(any(event['event'] == 'reopening' for event in node.events()[before:]), 'it got a checkpoint')
 
 
 def test_refused(cluster):

@@ -5,7 +5,7 @@
 Usage: shelf-chaos --seed S --seconds N --out FILE [--nodes N] [--clients N] [--registers N] [--pause-us N] [--kinds KIND,...]
                    [--network namespaces|loopback] [--proxies yes|no] [--keep DIR]
 
-Nodes are killed, stopped and started, ended and started one after the other; etcd is killed and stopped as well; clients are killed, and others go on with their sessions; messages vanish between two
+Nodes are killed, stopped and started, ended and started one after the other; they lose their disks; etcd is killed and stopped as well; clients are killed, and others go on with their sessions; messages vanish between two
 hosts or in one direction only (in network namespaces, where this may make them); and, with proxies between the nodes (if nothing else is
 said: for odd seeds), they come late, twice, in another order, damaged, or only in part. What happens follows from the seed; when exactly, and so
 what comes of it, does not. --keep: the nodes' directories and logs are kept there. --kinds: only these injuries, of those below (KINDS).
@@ -30,7 +30,7 @@ from check_history import Checker, PROBLEMS_MAX  # noqa: E402
 from harness import at_end, ended, run, scratch_directory, skip, start  # noqa: E402
 
 START_S, HEAL_S, END_S = 30, 60, 30
-KINDS = ['kill', 'kill-primary', 'kill-two', 'kill-all', 'roll', 'stop', 'stop-primary', 'etcd-kill', 'etcd-stop', 'client-kill', 'isolate',
+KINDS = ['kill', 'kill-primary', 'kill-two', 'kill-all', 'roll', 'empty', 'stop', 'stop-primary', 'etcd-kill', 'etcd-stop', 'client-kill', 'isolate',
          'isolate-primary', 'part-pair', 'part-one-way', 'part-etcd', 'delay', 'hold', 'double', 'swap', 'damage', 'cut', 'all-mischief']
 MISCHIEF = {'delay': {'delay_ms': 80}, 'hold': {'hold': True}, 'double': {'double': 0.3}, 'swap': {'swap': 0.1},
             'damage': {'damage': 0.01}, 'cut': {'cut': 0.01},
@@ -102,10 +102,13 @@ class Cluster:
         self.nodes = {}
         for node in range(1, count + 1):
             self.nodes[node] = Server(f'node-{node}', [
-                *net.inside(node - 1), shelfd, '--data', os.path.join(directory, f'data-{node}'), '--socket', self.socket(node),
+                *net.inside(node - 1), shelfd, '--data', self.data(node), '--socket', self.socket(node),
                 '--node-address', f'{net.addresses[node - 1]}:{net.port(node - 1)}', '--etcd', client, '--cluster', 'chaos',
                 '--node-id', str(node), '--copies', str(count), '--checkpoint-interval', '2s',
                 '--log-format', 'json'], directory)
+
+    def data(self, node):
+        return os.path.join(self.directory, f'data-{node}')
 
     def socket(self, node):
         return os.path.join(self.directory, f'sock-{node}')
@@ -224,6 +227,8 @@ class Chaos:
             nodes = [primary] + [node for node in nodes if node != primary]
         if kind == 'roll':
             self.rolled()
+        elif kind == 'empty':
+            self.emptied(nodes[0])
         elif kind.startswith('kill'):
             self.killed(kind, nodes[:{'kill-two': 2, 'kill-all': len(nodes)}.get(kind, 1)])
         elif kind.startswith('stop'):
@@ -259,6 +264,17 @@ class Chaos:
             self.injury('roll', node=node)
             server.end()
             server.start()
+
+    def emptied(self, node):
+        """One node loses its disk, while all are in sync; it comes back with nothing, and must get everything from the others."""
+        server = self.cluster.nodes[node]
+        healed_until(lambda: in_sync(self.clients, self.cluster), 'all nodes to be in sync', HEAL_S, self.cluster)
+        self.injury('empty', node=node)
+        server.kill()
+        shutil.rmtree(self.cluster.data(node))
+        self.pause(0, 2)
+        server.start()
+        healed_until(lambda: in_sync(self.clients, self.cluster), 'all nodes to be in sync', HEAL_S, self.cluster)
 
     def stopped(self, kind, server):
         self.injury(kind, server=server.name)

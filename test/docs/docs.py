@@ -56,7 +56,8 @@ def formats(scratch):
     text = read('docs', 'formats.md')
     sizes = re.findall(r'`(\w+)`, (\d+) bytes', text)
     check('formats.md names structures', len(sizes) >= 6, str(len(sizes)))
-    headers = ['log_format.h', 'checkpoint_format.h', 'system_region.h', 'configuration.h', 'coordinator_format.h', 'register_format.h', 'member_format.h']
+    headers = ['log_format.h', 'checkpoint_format.h', 'system_region.h', 'configuration.h', 'coordinator_format.h', 'register_format.h', 'member_format.h',
+               'peer.h']
     lines = ['#include <stddef.h>', '#include <stdio.h>'] + [f'#include "wire/{name}"' for name in headers] + ['int main(void) {']
     for name, _ in sizes:
         lines.append(f'printf("{name} %zu\\n", sizeof(struct {name}));')

@@ -87,6 +87,9 @@ static void test_questions(void **state) {
     hand_ask(&hand, DOOR_INFO, 0, "", &info, sizeof(info), fds);
     assert_true(info.info.applied > 70);
     struct door_index index;
+    hand_ask(&hand, DOOR_FRESH, 0, "", &index, sizeof(index), fds);
+    assert_int_equal(index.message.kind, DOOR_FRESH);
+    assert_int_equal(index.result, SHELF_OK);
     hand_ask(&hand, DOOR_CHECKPOINT, 0, "", &index, sizeof(index), fds);
     assert_int_equal(index.result, SHELF_OK);
     assert_true(index.index >= info.info.applied);

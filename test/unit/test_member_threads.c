@@ -174,11 +174,11 @@ static void test_commit_takeover_return(void **state) {
     while (bed->machines[gone].node != primary) {
         gone++;
     }
-    struct reply reply;
-    struct session_request request = {.header = {.size = sizeof(request), .kind = REQUEST_SESSION_OPEN}};
-    struct node *backup = bed->machines[(gone + 1) % NODES].node;
-    assert_int_equal(node_call(backup, &request, sizeof(request), DEADLINE_MS, &reply), SHELF_OK);
-    assert_int_equal(reply.result, SHELF_UNAVAILABLE);
+    struct committer forwarded = {
+        .node = bed->machines[(gone + 1) % NODES].node, .region = region, .first = 3000};
+    committer_main(&forwarded); // at a backup
+    assert_int_equal(forwarded.count, WORDS);
+    words_check(forwarded.node, &forwarded);
     machine_stop(&bed->machines[gone]);
     struct committer after = {.node = led_await(bed), .region = region, .first = 2000};
     committer_main(&after);
