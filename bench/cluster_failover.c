@@ -28,6 +28,7 @@ struct client {
     struct failover *failover;
     size_t position; // of its node
     shelf *s;        // NULL: its node is gone
+    shelf_region region;
     uint64_t acknowledged, open;
     pthread_t thread;
 };
@@ -46,10 +47,13 @@ struct failover {
 
 // ---- Clients ------------------------------------------------------------------------------------------------------
 
-static shelf_region region_of(shelf *s) {
-    shelf_region region;
-    must(shelf_region_open(s, "cells", &region), "shelf_region_open");
-    return region;
+// A backup may not know yet of what the primary has made.
+static void region_wait(struct client *c) {
+    shelf_result result;
+    uint64_t until = now_ns() + patience_ns;
+    while ((result = shelf_region_open(c->s, "cells", &c->region)) == SHELF_NOT_FOUND && now_ns() < until)
+        (void)usleep(1000);
+    must(result, "shelf_region_open");
 }
 
 static uint64_t counter_read(shelf_tx *tx, shelf_addr address) {
@@ -60,7 +64,7 @@ static uint64_t counter_read(shelf_tx *tx, shelf_addr address) {
 
 static shelf_result client_count(struct client *c) {
     shelf_tx *tx;
-    shelf_addr address = shelf_addr_make(region_of(c->s), c->position * SHELF_LINE_SIZE);
+    shelf_addr address = shelf_addr_make(c->region, c->position * SHELF_LINE_SIZE);
     must(shelf_begin(c->s, SHELF_READ_WRITE, &tx), "shelf_begin");
     uint64_t count = counter_read(tx, address) + 1;
     must(shelf_write(tx, address, &count, sizeof(count)), "shelf_write");
@@ -122,12 +126,12 @@ static void *steady_client_main(void *argument) {
 }
 
 static void clients_check(struct failover *f) {
-    shelf *s = f->clients[f->primary].s;
+    const struct client *asked = &f->clients[f->primary];
     shelf_tx *tx;
-    must(shelf_begin(s, SHELF_READ_ONLY, &tx), "shelf_begin");
+    must(shelf_begin(asked->s, SHELF_READ_ONLY, &tx), "shelf_begin");
     for (size_t i = 0; i < f->cluster.count; i++) {
         const struct client *c = &f->clients[i];
-        uint64_t count = counter_read(tx, shelf_addr_make(region_of(s), i * SHELF_LINE_SIZE));
+        uint64_t count = counter_read(tx, shelf_addr_make(asked->region, i * SHELF_LINE_SIZE));
         if (count < c->acknowledged || count > c->acknowledged + c->open)
             fail("%llu commits were acknowledged and %llu left open, %llu are there",
                  (unsigned long long)c->acknowledged, (unsigned long long)c->open, (unsigned long long)count);
@@ -176,6 +180,7 @@ static void primary_return(struct failover *f) {
     server_end(&f->cluster.nodes[f->primary]);
     cluster_node_begin(&f->cluster, f->primary);
     f->clients[f->primary].s = cluster_attach(&f->cluster, f->primary);
+    region_wait(&f->clients[f->primary]);
 }
 
 static double killed_round(struct failover *f) {
@@ -228,6 +233,8 @@ static void failover_open(struct failover *f) {
     f->primary = cluster_primary_wait(&f->cluster, f->clients[0].s, f->cluster.count);
     must(shelf_region_create(f->clients[f->primary].s, "cells", region_size, 0, &region),
          "shelf_region_create");
+    for (size_t i = 0; i < f->cluster.count; i++)
+        region_wait(&f->clients[i]);
 }
 
 static void failover_close(struct failover *f) {

@@ -407,11 +407,12 @@ int main(int argc, char **argv) {
             }
             break;
         case 'm':
-            settings.missed = strtoull(optarg, &end, 10) << 20;
-            if (*end || end == optarg || settings.missed == 0 || settings.missed > (uint64_t)4 << 30) {
+            settings.missed = strtoull(optarg, &end, 10);
+            if (*end || end == optarg || settings.missed == 0 || settings.missed > 4096) {
                 (void)fputs("shelf bench: --missed takes a number of MiB from 1 to 4096\n", stderr);
                 return 2;
             }
+            settings.missed <<= 20;
             break;
         case 'h':
             (void)fputs(help, stdout);
