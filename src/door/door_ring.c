@@ -177,7 +177,6 @@ static void reply_give(struct client *client, const struct parcel *parcel) {
     place->token = parcel->tag;
     atomic_store(&client->given, given + 1);
     atomic_store(&client->ring->reply_tail, given + 1); /* G3 */
-    client_bell(client);
 }
 
 static void parcel_account(struct client *client, const struct parcel *parcel) {
@@ -188,14 +187,17 @@ static void parcel_account(struct client *client, const struct parcel *parcel) {
     }
 }
 
-static void parcel_answered(struct parcel *parcel) {
+/* Frees the parcel, but not its reference to the client. Has the client been given a reply? */
+static bool parcel_answered(struct parcel *parcel) {
     struct client *client = parcel->client;
     struct owned_session orphan = {0, 0};
+    bool given = false;
     (void)pthread_mutex_lock(&client->lock);
     parcel_account(client, parcel);
     session_follow(client, parcel, &orphan);
     if (!client->gone && !parcel->orphan) {
         reply_give(client, parcel);
+        given = true;
         if (atomic_load(&client->starved) && atomic_exchange(&client->starved, 0)) {
             bell_ring(client->door);
         }
@@ -205,13 +207,37 @@ static void parcel_answered(struct parcel *parcel) {
         sessions_orphan(client, &orphan, 1);
     }
     free(parcel);
+    return given;
+}
+
+static void client_tell(struct client *client) {
+    (void)pthread_mutex_lock(&client->lock);
+    if (!client->gone) {
+        client_bell(client);
+    }
+    (void)pthread_mutex_unlock(&client->lock);
     client_release(client);
 }
 
+/* What is answered together rings once: who was woken by the first reply would sleep again before the second. */
 static void parcel_done(struct node_request *first) {
+    struct client *owed = NULL; /* a bell; one of its parcels' references is kept for that */
     for (struct node_request *request = first, *next; request; request = next) {
+        struct parcel *parcel = LIST_ENTRY(request, struct parcel, request);
+        struct client *client = parcel->client;
         next = request->next;
-        parcel_answered(LIST_ENTRY(request, struct parcel, request));
+        if (owed && owed != client) {
+            client_tell(owed);
+            owed = NULL;
+        }
+        if (parcel_answered(parcel) && !owed) {
+            owed = client;
+        } else {
+            client_release(client);
+        }
+    }
+    if (owed) {
+        client_tell(owed);
     }
 }
 
