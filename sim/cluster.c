@@ -352,10 +352,23 @@ static void fault_step(struct cluster_world *world) {
     }
 }
 
+// Somebody is said to be gone: mostly who is, sometimes who is not.
+static void gone_step(struct cluster_node *node) {
+    struct cluster_world *world = node->world;
+    uint64_t other = random_between(&world->random, 1, world->plan.nodes);
+    if (other != node->id && random_chance(&world->random, 1, world->nodes[other - 1].alive ? 200 : 4)) {
+        struct event event = {.kind = EVENT_GONE, .peer = other};
+        node_event(node, &event);
+    }
+}
+
 void cluster_node_tick(struct cluster_node *node) {
     if (node->alive && !node->stopped) {
         struct event event = {.kind = EVENT_TICK};
         node_event(node, &event);
+    }
+    if (node->alive && !node->stopped && node->world->net.faults) {
+        gone_step(node);
     }
 }
 

@@ -195,7 +195,11 @@ static void refusal_of_an_older_epoch(void) {
         cluster_node_tick(&world.nodes[1]);
         cluster_node_tick(&world.nodes[2]);
         for (uint32_t step = 0; step < 20 && !sent_again; step++) {
-            sent_again = letter_keep(PEER_FORWARD, &again) && again.to == 2;
+            bool kept = letter_keep(PEER_FORWARD, &again);
+            sent_again = kept && again.to == 2;
+            if (kept && !sent_again) {
+                letter_end(&again, false);
+            }
             if (!sent_again && world.net.letter_count > 0) {
                 struct letter letter = letter_take(0);
                 letter_end(&letter, letter.from != 1 && letter.to != 1);

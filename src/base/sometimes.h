@@ -106,6 +106,7 @@
 // Of `sim --cluster`.
 #define SOMETIMES_CLUSTER_LIST(X)         \
     X(CLUSTER_LEADS)                      \
+    X(CLUSTER_PRIMARY_GONE)               \
     X(GROUP_PEER_FAR)                     \
     X(CLUSTER_ABDICATED)                  \
     X(CLUSTER_REGION_FORGOTTEN)           \

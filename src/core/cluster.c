@@ -281,6 +281,8 @@ void cluster_on_event(struct core *core, const struct event *event) {
     } else if (event->kind == EVENT_MESSAGE) {
         on_message(core, event->message);
         cluster_contact(core);
+    } else if (event->kind == EVENT_GONE) {
+        group_on_gone(&cluster->group, event->peer);
     } else if (event->kind == EVENT_SWAP) {
         group_on_swap(&cluster->group, (enum swap_result)event->swap_result, event->configuration);
     } else {

@@ -438,6 +438,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     case EVENT_MESSAGE:
     case EVENT_SWAP:
     case EVENT_REGISTER:
+    case EVENT_GONE:
     case EVENT_READ:
         cluster_on_event(core, event);
         break;

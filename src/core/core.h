@@ -68,6 +68,7 @@ enum event_kind {
     EVENT_MESSAGE,  /* message: from a peer, as peer_decode() made it */
     EVENT_SWAP,     /* swap_result, configuration: the answer to effects.swap */
     EVENT_REGISTER, /* configuration: what the register holds; the answer to effects.look, or news */
+    EVENT_GONE,     /* peer: the process of that node is not there, as far as can be seen */
     EVENT_READ,     /* token: answered when a linearizable read may look at the image (rule R1) */
 };
 struct event {
@@ -80,6 +81,7 @@ struct event {
     struct io *io;
     uint64_t steady_ms; /* TICK of a cluster: a clock that nobody sets; time since any moment */
     bool group_only;    /* TICK: between those of every second; only the group of nodes hears of it */
+    uint64_t peer;      /* GONE: node */
     const struct peer_message *message;        /* MESSAGE: valid during the step only */
     uint32_t swap_result;                      /* SWAP: enum swap_result */
     const struct configuration *configuration; /* SWAP, REGISTER: valid during the step only */

@@ -167,6 +167,8 @@ void group_on_promise(struct group_node *group, uint64_t epoch);
 /* `present`: what the register held then; with SWAP_WON what was wanted. An answer may be late, to an earlier swap. */
 void group_on_swap(struct group_node *group, enum swap_result result, const struct configuration *present);
 void group_on_register(struct group_node *group, const struct configuration *present);
+void group_on_gone(struct group_node *group,
+                   uint64_t node); /* its process is not there, as far as can be seen */
 void group_tick(struct group_node *group, uint64_t now_ms); /* at least every heartbeat_ms / 2 */
 
 /* The node is about to be closed. */

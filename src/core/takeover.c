@@ -18,6 +18,18 @@ static bool is_silent(const struct group_node *group) {
     return group->now_ms - group->heard_ms >= group->config.suspect_ms;
 }
 
+/* Heartbeats will not come any more, so there is nothing to wait for but others who see the same (T1). What is wrong in that, the next
+ * heartbeat mends, and those who are asked deny it. */
+void group_on_gone(struct group_node *group, uint64_t node) {
+    if (group->role != GROUP_FOLLOWS || node != group->known.primary || !group_is_member(group) ||
+        is_silent(group)) {
+        return;
+    }
+    SOMETIMES(CLUSTER_PRIMARY_GONE);
+    group->heard_ms = group->now_ms - min_u64(group->now_ms, group->config.suspect_ms);
+    group->backoff_ms = random_below(&group->random, group->config.heartbeat_ms);
+}
+
 /* The register names this node, but not for what this process does: it led in a former life, or gave up. */
 static bool is_named(const struct group_node *group) {
     return group->known.primary == group->config.node && group_is_member(group);

@@ -93,6 +93,9 @@ static void *receiver_main(void *context) {
                                  {.fd = member->net_bell, .events = POLLIN}};
     while (!atomic_load(&member->quit)) {
         int timeout_ms = peer_net_work(member->net, on_message, member);
+        for (uint64_t gone; (gone = peer_net_gone_take(member->net)) != 0;) {
+            node_cluster_gone(member->driver, gone);
+        }
         (void)poll(poll_fds, 2, timeout_ms);
     }
     return NULL;

@@ -136,6 +136,7 @@ shelf_result node_open_cluster(const char *path, const struct shelf_options *opt
 
 /* What has happened. A message is told by one thread, whose driver also writes what falls to it; the others by any. */
 void node_cluster_message(struct node_driver *driver, const struct peer_message *message);
+void node_cluster_gone(struct node_driver *driver, uint64_t peer); /* its process is not there */
 void node_cluster_swap(struct node *node, enum swap_result result, const struct configuration *present);
 void node_cluster_register(struct node *node, const struct configuration *present);
 void node_cluster_tick(struct node *node); /* at least every half heartbeat */

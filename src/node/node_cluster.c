@@ -50,6 +50,10 @@ void node_cluster_message(struct node_driver *driver, const struct peer_message 
     cluster_step(driver->node, driver, &(struct event){.kind = EVENT_MESSAGE, .message = message});
 }
 
+void node_cluster_gone(struct node_driver *driver, uint64_t peer) {
+    cluster_step(driver->node, driver, &(struct event){.kind = EVENT_GONE, .peer = peer});
+}
+
 void node_cluster_swap(struct node *node, enum swap_result result, const struct configuration *present) {
     cluster_step(node, NULL,
                  &(struct event){.kind = EVENT_SWAP, .swap_result = result, .configuration = present});

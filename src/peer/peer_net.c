@@ -253,6 +253,7 @@ static void peer_begin(struct peer *peer, uint64_t node) {
     peer->since_ns = peer_now_ns();
     peer->address[0] = 0;
     atomic_store(&peer->heard_ns, 0);
+    atomic_store(&peer->gone, false);
     peer_text(peer->in_text, "node %llu has not connected to this node yet", (unsigned long long)node);
     atomic_fetch_add(&peer->life, 1);
     atomic_store(&peer->node, node);
@@ -331,6 +332,16 @@ bool peer_net_send(struct peer_net *net, uint64_t node, const struct peer_messag
     }
     (void)pthread_mutex_unlock(&peer->lock);
     return sent;
+}
+
+uint64_t peer_net_gone_take(struct peer_net *net) {
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        if (atomic_load_explicit(&net->peers[i].gone, memory_order_relaxed) &&
+            atomic_exchange(&net->peers[i].gone, false)) {
+            return atomic_load(&net->peers[i].node);
+        }
+    }
+    return 0;
 }
 
 /* ---- Status --------------------------------------------------------------------------------------------------------- */

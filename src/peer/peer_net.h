@@ -57,6 +57,10 @@ int peer_net_fd(const struct peer_net *net);
 int peer_net_work(struct peer_net *net, void (*deliver)(void *context, const struct peer_message *message),
                   void *context);
 
+/* A node whose machine has refused a connection: its process is not there. Told once for each attempt, to the thread that works; 0:
+ * none. (What listens elsewhere by now, or a fence in between, may look so.) */
+uint64_t peer_net_gone_take(struct peer_net *net);
+
 struct peer_net_status {   /* of one peer */
     bool known, connected; /* in both directions */
     uint64_t for_ms;       /* so long it is connected, or not */

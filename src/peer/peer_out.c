@@ -196,6 +196,9 @@ static void out_up(struct peer_net *net, struct peer *peer) {
 }
 
 static void lost_by_error(struct peer_net *net, struct peer *peer, int error) {
+    if (error == ECONNREFUSED) {
+        atomic_store(&peer->gone, true);
+    }
     OUT_LOST(net, peer, "node %llu at %s: %s", (unsigned long long)atomic_load(&peer->node), peer->address,
              strerror(error));
 }

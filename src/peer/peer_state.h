@@ -64,6 +64,7 @@ struct peer {
     _Atomic uint64_t node;     /* 0: the slot is free. Written with the lock */
     _Atomic uint32_t life;     /* W1; written with the lock */
     _Atomic uint64_t heard_ns; /* 0: never */
+    _Atomic bool gone;         /* its machine refused a connection, and that was not told yet */
     char address[PEER_ADDRESS_MAX];
     char host[PEER_HOST_MAX], port[PEER_PORT_MAX];
 
