@@ -287,6 +287,7 @@ static void read_confirmed_by_a_removed_member(void) {
     for (uint32_t i = 0; i < 20 && world.net.op_count == 0; i++) {
         tick(1, 30);
         letters(1, 2, true);
+        tick(2, 0);
         letters(2, 1, true);
         letters(1, 3, false);
     }
