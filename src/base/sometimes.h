@@ -76,7 +76,6 @@
 #define SOMETIMES_GROUP_LIST(X)     \
     X(GROUP_SUSPECTED)              \
     X(GROUP_SUSPICION_DENIED)       \
-    X(GROUP_ACK_SPARED)             \
     X(GROUP_NAMED_WITHOUT_LEADING)  \
     X(GROUP_EPOCH_WON)              \
     X(GROUP_SWAP_UNKNOWN)           \

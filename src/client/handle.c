@@ -275,8 +275,7 @@ shelf_result handle_call(struct shelf *s, const void *request, size_t size, stru
 }
 
 uint64_t shelf_applied(const struct shelf *s) {
-    return atomic_load_explicit(&atomic_load_explicit(&s->host.replica, memory_order_acquire)->image->applied,
-                                memory_order_acquire);
+    return service_look(s->service).applied;
 }
 
 shelf_result shelf_checkpoint(struct shelf *s, uint64_t *ret_index) {
@@ -298,9 +297,7 @@ shelf_result shelf_info_get(struct shelf *s, struct shelf_info *ret_info) {
 }
 
 /* On a node of a cluster. */
-static uint64_t contact_age_ms(const struct shelf *s) {
-    const struct image *image = atomic_load_explicit(&s->host.replica, memory_order_acquire)->image;
-    uint64_t contact_ms = atomic_load_explicit(&image->contact_ms, memory_order_relaxed);
+static uint64_t contact_age_ms(uint64_t contact_ms) {
     uint64_t now_ms = world_monotonic_ns() / 1000000;
     return contact_ms == 0 || now_ms < contact_ms ? 0 : now_ms - contact_ms;
 }
@@ -311,9 +308,11 @@ shelf_result shelf_staleness_get(struct shelf *s, struct shelf_staleness *ret_st
         return result;
     struct service_status status;
     service_status_get(s->service, &status);
-    *ret_staleness = (struct shelf_staleness){.index = shelf_applied(s),
-                                              .age_ms = max_u64(status.away_ms, contact_age_ms(s)),
-                                              .connected = status.connected};
+    struct service_look look = service_look(s->service);
+    *ret_staleness =
+        (struct shelf_staleness){.index = look.applied,
+                                 .age_ms = max_u64(status.away_ms, contact_age_ms(look.contact_ms)),
+                                 .connected = status.connected};
     return SHELF_OK;
 }
 

@@ -476,6 +476,23 @@ void service_sleep_end(struct service *service, struct service_sleeper *sleeper)
     pthread_mutex_unlock(&service->mutex);
 }
 
+static struct service_look image_look(const struct image *image) {
+    return (struct service_look){
+        .applied = atomic_load_explicit(&image->applied, memory_order_acquire),
+        .contact_ms = atomic_load_explicit(&image->contact_ms, memory_order_relaxed),
+    };
+}
+
+struct service_look service_look(struct service *service) {
+    const struct node *node = atomic_load_explicit(&service->node, memory_order_acquire);
+    if (node) /* stays */
+        return image_look(node_replica(node)->image);
+    pthread_mutex_lock(&service->mutex); /* S3: who retires a guest holds it */
+    struct service_look look = image_look(replica_now(service)->image);
+    pthread_mutex_unlock(&service->mutex);
+    return look;
+}
+
 void service_status_get(struct service *service, struct service_status *ret_status) {
     pthread_mutex_lock(&service->mutex);
     bool down = service->state == SERVICE_DOWN;

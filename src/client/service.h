@@ -67,6 +67,12 @@ struct service_sleeper {
 bool service_sleep_begin(struct service *service, struct service_sleeper *sleeper);
 void service_sleep_end(struct service *service, struct service_sleeper *sleeper);
 
+/* What the replica's image says, for a thread without a transaction: nothing else keeps the image of a node that is gone. */
+struct service_look {
+    uint64_t applied, contact_ms;
+};
+struct service_look service_look(struct service *service);
+
 struct service_status {
     bool connected, is_node;
     uint64_t away_ms; /* since the last contact; 0 while connected */

@@ -82,24 +82,6 @@ static void commit_follow(struct group_node *group) {
     group_commit_set(group, index);
 }
 
-/* It was said just now. If that got lost, the primary asks again, later than this. */
-static bool is_repeated(struct group_node *group, const struct peer_message *message) {
-    const struct group_ack now = {.leader = group->leader,
-                                  .epoch = message->epoch,
-                                  .index = message->index,
-                                  .round = message->round,
-                                  .ms = group->now_ms};
-    const struct group_ack before = group->acked;
-    bool same = now.leader == before.leader && now.epoch == before.epoch && now.index == before.index &&
-                now.round == before.round;
-    if (same && message->flags == 0 && now.ms - before.ms < group->config.heartbeat_ms / 2) {
-        SOMETIMES(GROUP_ACK_SPARED);
-        return true;
-    }
-    group->acked = now;
-    return false;
-}
-
 void follow_ack(struct group_node *group, uint16_t flags) {
     struct log_mark last = group->host.log_last(group->host.context);
     uint64_t epoch =
@@ -114,9 +96,7 @@ void follow_ack(struct group_node *group, uint16_t flags) {
     if (flags & PEER_FLAG_NO) {
         message.index = message.commit = message.last = message.last_epoch = message.round = 0;
     }
-    if (!is_repeated(group, &message)) {
-        group_send(group, group->leader, &message);
-    }
+    group_send(group, group->leader, &message);
 }
 
 /* Is it of the epoch that this node follows, or will from now on? */

@@ -125,9 +125,6 @@ struct group_node {
     uint64_t leader_epoch;  /* ... the epoch that is followed */
     uint64_t leader_commit; /* it said */
     uint64_t leader_round;
-    struct group_ack { /* the last acknowledgement, and when */
-        uint64_t leader, epoch, index, round, ms;
-    } acked;
     uint64_t checked; /* our log is the leader's up to here (rule L2) */
     uint64_t heard_ms, backoff_ms;
     bool resigned; /* gave the lead up by itself: others first */
