@@ -256,8 +256,8 @@ static enum applied bytes_apply(struct core *core, const struct tail_record *rec
 /* (While a primary abdicates, regions of records that are not committed go; they must not come at the same time.) */
 static bool is_busy(const struct core *core) {
     const struct cluster *cluster = &core->cluster;
-    return core->stopped || cluster->apply_io.busy || cluster->follow_step != FOLLOW_NONE ||
-           cluster->abdication != ABDICATION_NONE;
+    return core->stopped || core->closing_hint || cluster->apply_io.busy ||
+           cluster->follow_step != FOLLOW_NONE || cluster->abdication != ABDICATION_NONE;
 }
 
 void apply_log_continue(struct core *core) {

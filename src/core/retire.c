@@ -103,9 +103,9 @@ bool retire_done(const struct core *core) {
         return true;
     }
     uint64_t limit = min_u64(cluster->commit, core->log.durable_index);
-    bool applied = core->applied >= limit && !cluster->apply_io.busy && cluster->follow_left == 0;
-    return retire_rests(core) && log_rests(core) && (applied || is_late(core, 4)) &&
-           !cluster->serve_io.busy && !cluster->donate.io.busy && !cluster->promise_io.busy;
+    bool ios = cluster->apply_io.busy || cluster->follow_left > 0 || cluster->serve_io.busy ||
+               cluster->donate.io.busy || cluster->promise_io.busy;
+    return retire_rests(core) && log_rests(core) && (core->applied >= limit || is_late(core, 4)) && !ios;
 }
 
 /* X2 */
