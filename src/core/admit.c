@@ -304,8 +304,9 @@ static enum verdict commit_certify(struct core *core, struct commit *commit, str
     if (commit->head.line_count > 0) {
         overlays_complete(core);
     }
-    for (uint32_t i = 0; i < commit->head.line_count && !MUTANT(NO_CERTIFY) && !MUTANT(FORWARDED_UNCERTIFIED);
-         i++) {
+    uint32_t line_count = MUTANT(NO_CERTIFY) ? 0 : commit->head.line_count;
+    line_count = MUTANT(FORWARDED_UNCERTIFIED) ? 0 : line_count;
+    for (uint32_t i = 0; i < line_count; i++) {
         uint64_t line;
         memcpy(&line, commit->lines + i * sizeof(line), sizeof(line));
         enum verdict found = line_certify(core, commit, line, ret_pending);
@@ -380,8 +381,9 @@ static void commit_add(struct core *core, struct record_tx *tx, const struct com
 
 static void conflict_answer(struct core *core, enum verdict verdict, struct batch *pending, uint64_t token) {
     core->status.conflicts++;
-    if (verdict == VERDICT_CONFLICT_PENDING && !MUTANT(CONFLICT_BEFORE_FATE) &&
-        !MUTANT(REFUSED_BEFORE_FATE)) {
+    bool waits = verdict == VERDICT_CONFLICT_PENDING && !MUTANT(CONFLICT_BEFORE_FATE);
+    waits = MUTANT(REFUSED_BEFORE_FATE) ? false : waits;
+    if (waits) {
         if (pending->reply_count == BATCH_REPLIES_MAX) {
             core->effects->refused = true;
             return;

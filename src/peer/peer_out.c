@@ -105,8 +105,10 @@ bool peer_out_send(const struct peer_net *net, struct peer *peer, const uint8_t 
         return false;
     }
     if (!peer->queue) {
+        // NOLINTBEGIN(performance-no-int-to-ptr): they are not written
         struct iovec pieces[2] = {{.iov_base = (void *)(uintptr_t)head, .iov_len = head_size},
                                   {.iov_base = (void *)(uintptr_t)body, .iov_len = body_size}};
+        // NOLINTEND(performance-no-int-to-ptr)
         ssize_t now = pieces_send(peer, pieces, body_size > 0 ? 2 : 1);
         if (now < 0) {
             out_break(peer);
