@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +33,6 @@ enum {
     SEARCH_MS_MAX = 100,
     RETIRE_MS = 100,
     TIDY_MS = 10000,
-    STACK_BYTES = 256 << 10,
 };
 
 /* ---- Waking ------------------------------------------------------------------------------------------------------- */
@@ -318,17 +316,7 @@ static void *thread_main(void *context) {
 }
 
 static bool thread_begin(struct service *service) {
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    (void)pthread_attr_init(&attributes);
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    service->thread_begun = pthread_create(&service->thread, &attributes, thread_main, service) == 0;
-    (void)pthread_attr_destroy(&attributes);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (service->thread_begun)
-        (void)pthread_setname_np(service->thread, "shelf-guest");
+    service->thread_begun = world_thread_begin(&service->thread, "shelf-guest", thread_main, service);
     return service->thread_begun;
 }
 

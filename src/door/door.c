@@ -16,7 +16,6 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +36,6 @@ enum {
     WATCH_MS = 250,    /* between two looks at clocks, if one runs */
     SHARE_MS = 1,      /* ... at clients that wait for their shares */
     DRAIN_MS = 10000,  /* how long a closing door waits for requests under way */
-    STACK_BYTES = 256 << 10,
 };
 
 /* ---- Small things ------------------------------------------------------------------------------------------------- */
@@ -212,23 +210,6 @@ static void *door_main(void *context) {
     return NULL;
 }
 
-static bool thread_begin(struct door *door) {
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    (void)pthread_attr_init(&attributes);
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    int error = pthread_create(&door->thread, &attributes, door_main, door);
-    (void)pthread_attr_destroy(&attributes);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        return false;
-    }
-    (void)pthread_setname_np(door->thread, "shelf-door");
-    return true;
-}
-
 /* ---- Open and close ----------------------------------------------------------------------------------------------- */
 
 static struct door *door_make(struct node *node, const struct door_options *options) {
@@ -296,7 +277,7 @@ shelf_result door_open(struct node *node, const struct door_options *options, st
         result = listeners_open(door);
     }
     fork_begin(door);
-    if (result == SHELF_OK && !thread_begin(door)) {
+    if (result == SHELF_OK && !world_thread_begin(&door->thread, "shelf-door", door_main, door)) {
         detail_set("the system refuses a thread");
         result = SHELF_NO_MEMORY;
     }

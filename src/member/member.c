@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +17,6 @@
 #include "world/world.h"
 
 enum {
-    STACK_BYTES = 256 << 10,
     FLIGHT_RECORDS = 2, /* to one peer: a backup holds so many (core/cluster.h) */
     URL_MAX = 256,
     PASSWORD_MAX = 256,
@@ -123,23 +121,6 @@ static void *timer_main(void *context) {
         }
     }
     return NULL;
-}
-
-static bool thread_begin(pthread_t *thread, const char *name, void *(*function)(void *),
-                         struct member *member) {
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    (void)pthread_attr_init(&attributes);
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    int error = pthread_create(thread, &attributes, function, member);
-    (void)pthread_attr_destroy(&attributes);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error == 0) {
-        (void)pthread_setname_np(*thread, name);
-    }
-    return error == 0;
 }
 
 /* ---- Opening ------------------------------------------------------------------------------------------------------- */
@@ -344,9 +325,9 @@ shelf_result member_run(struct member *member, struct node *node, char ret_text[
     }
     member->driver = node_driver_open(node, NULL, NULL);
     member->receiver_began =
-        member->driver && thread_begin(&member->receiver, "shelf-receiver", receiver_main, member);
+        member->driver && world_thread_begin(&member->receiver, "shelf-receiver", receiver_main, member);
     member->timer_began =
-        member->receiver_began && thread_begin(&member->timer, "shelf-timer", timer_main, member);
+        member->receiver_began && world_thread_begin(&member->timer, "shelf-timer", timer_main, member);
     return member->timer_began ? SHELF_OK : refuse(ret_text, SHELF_NO_MEMORY, "the system refuses a thread");
 }
 

@@ -10,7 +10,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +27,7 @@ enum {
     DOZE_MS = 10000,      /* between ticks when nothing goes on */
     LINGER_NS = 40000,    /* the background thread looks for more that long, before it sleeps */
     NO_SPACE_GIVE_UP = 3, /* ios that met a full disk, in a row, before somebody who waits is told */
-    STACK_BYTES = 256 << 10,
-    SETTLE_LOOKS = 128, /* at memory, and for how long, after which there is nothing to settle */
+    SETTLE_LOOKS = 128,   /* at memory, and for how long, after which there is nothing to settle */
     SETTLE_NS = 5000000,
     SETTLE_REST = 3,
     SETTLE_APART_NS = 100000000,
@@ -221,8 +219,6 @@ static void *background_main(void *context) {
 }
 
 static bool background_begin(struct node *node) {
-    sigset_t all, before;
-    pthread_attr_t attributes;
     node->background.request.state = REQUEST_ADMITTED; /* it has time */
     node->tick_ns = world_monotonic_ns() + (uint64_t)TICK_MS * 1000000;
     node->settle_ns = UINT64_MAX;
@@ -230,18 +226,7 @@ static bool background_begin(struct node *node) {
     if (!node->queue) {
         return false;
     }
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    (void)pthread_attr_init(&attributes);
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    int error = pthread_create(&node->thread, &attributes, background_main, node);
-    (void)pthread_attr_destroy(&attributes);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        return false;
-    }
-    (void)pthread_setname_np(node->thread, "shelf");
-    return true;
+    return world_thread_begin(&node->thread, "shelf", background_main, node);
 }
 
 static void background_end(struct node *node) {

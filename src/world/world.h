@@ -15,6 +15,7 @@
 #ifndef WORLD_WORLD_H
 #define WORLD_WORLD_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "core/io.h"
@@ -56,7 +57,10 @@ world_alignment(const struct world *world); /* of writes that a power cut does n
 /* The first io that failed by a fault of the device (IO_RESULT_ERROR), in words; "" if none did. Static until close. */
 const char *world_error(const struct world *world);
 
-uint64_t world_clock_ms(void);     /* wall clock */
+uint64_t world_clock_ms(void); /* wall clock */
+/* A thread of ours in a program that is not: it takes no signals, and little stack. False: the system refuses it. */
+bool world_thread_begin(pthread_t *thread, const char *name, void *(*function)(void *), void *context);
+
 uint64_t world_monotonic_ns(void); /* never goes back */
 uint64_t world_thread_ns(void);    /* how long this thread has run; a system call */
 void world_random_fill(void *bytes, size_t size);

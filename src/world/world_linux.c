@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -575,6 +576,23 @@ uint64_t world_thread_ns(void) {
     struct timespec ran;
     (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
     return (uint64_t)ran.tv_sec * 1000000000 + (uint64_t)ran.tv_nsec;
+}
+
+bool world_thread_begin(pthread_t *thread, const char *name, void *(*function)(void *), void *context) {
+    enum { STACK_BYTES = 256 << 10 };
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    (void)pthread_attr_init(&attributes);
+    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    int error = pthread_create(thread, &attributes, function, context);
+    (void)pthread_attr_destroy(&attributes);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) {
+        (void)pthread_setname_np(*thread, name);
+    }
+    return error == 0;
 }
 
 uint64_t world_monotonic_ns(void) {
